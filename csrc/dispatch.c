@@ -1,0 +1,168 @@
+/* Which code runs: what the CPU has, and one table per op, best first. The first entry that the CPU has and the cap
+ * permits is used for every call. To add a variant, add its line. */
+#include "kernels.h"
+
+#include <stdatomic.h>
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+#ifdef EC_X86
+#include <cpuid.h>
+#endif
+
+/* ---- the lines: position is the order of EDGECOMP_ISA ---------------------------------------------------------------- */
+
+#ifdef EC_X86
+enum { SCALAR, AVX2, AVX512, AVX512VNNI, ISA_COUNT };
+static const char *const ISA_NAMES[] = {"scalar", "avx2", "avx512", "avx512vnni"};
+#else
+enum { SCALAR, ISA_COUNT };
+static const char *const ISA_NAMES[] = {"scalar"};
+#endif
+
+#ifdef EC_X86
+static unsigned detect(void)
+{
+    unsigned a, b, c, d, found = 1u << SCALAR;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE))
+        return found;
+    const int fma = (c & bit_FMA) != 0;
+    unsigned xcr0, high;
+    __asm__("xgetbv" : "=a"(xcr0), "=d"(high) : "c"(0)); /* which registers the OS saves: 6 is YMM, E0 adds ZMM and masks */
+    if ((xcr0 & 6) != 6 || !__get_cpuid_count(7, 0, &a, &b, &c, &d))
+        return found;
+    if (b & bit_AVX2 && fma)
+        found |= 1u << AVX2;
+    const unsigned f512 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
+    if (found & 1u << AVX2 && (xcr0 & 0xE0) == 0xE0 && (b & f512) == f512) {
+        found |= 1u << AVX512;
+        if (c & bit_AVX512VNNI)
+            found |= 1u << AVX512VNNI;
+    }
+    return found;
+}
+#else
+static unsigned detect(void) { return 1u << SCALAR; }
+#endif
+
+/* ---- op x ISA ------------------------------------------------------------------------------------------------------ */
+
+ec_gemm_s8c_tile_fn ec_gemm_s8c_tile_scalar, ec_gemm_s8c_tile_avx2, ec_gemm_s8c_tile_avx512vnni;
+ec_gemm_f32_tile_fn ec_gemm_f32_tile_scalar, ec_gemm_f32_tile_avx2, ec_gemm_f32_tile_avx512;
+ec_quantize_rows_fn ec_quantize_rows_scalar, ec_quantize_rows_avx2, ec_quantize_rows_avx512;
+ec_transpose_f32_fn ec_transpose_f32_scalar, ec_transpose_f32_avx2;
+ec_expand_s8_fn ec_expand_s8_scalar, ec_expand_s8_avx2;
+ec_activation_fn ec_activation_scalar, ec_activation_avx2, ec_activation_avx512;
+
+static const struct { int isa; ec_gemm_s8c_impl impl; } GEMM_S8C[] = {
+#ifdef EC_X86
+    {AVX512VNNI, {ec_gemm_s8c_tile_avx512vnni, .rows = 8, .vecs = 3, .flip = 0, .macs_per_ns = 200}},
+    {AVX2, {ec_gemm_s8c_tile_avx2, .rows = 3, .vecs = 2, .flip = 0x80, .macs_per_ns = 60}},
+#endif
+    {SCALAR, {ec_gemm_s8c_tile_scalar, .rows = 8, .vecs = 3, .flip = 0, .macs_per_ns = 4}},
+};
+
+static const struct { int isa; ec_gemm_f32_impl impl; } GEMM_F32[] = {
+#ifdef EC_X86
+    {AVX512, {ec_gemm_f32_tile_avx512, .rows = 8, .vecs = 3, .macs_per_ns = 50}},
+    {AVX2, {ec_gemm_f32_tile_avx2, .rows = 6, .vecs = 1, .macs_per_ns = 30}},
+#endif
+    {SCALAR, {ec_gemm_f32_tile_scalar, .rows = 8, .vecs = 3, .macs_per_ns = 4}},
+};
+
+static const struct { int isa; ec_quantize_rows_fn *fn; } QUANTIZE_ROWS[] = {
+#ifdef EC_X86
+    {AVX512, ec_quantize_rows_avx512},
+    {AVX2, ec_quantize_rows_avx2},
+#endif
+    {SCALAR, ec_quantize_rows_scalar},
+};
+
+static const struct { int isa; ec_transpose_f32_fn *fn; } TRANSPOSE_F32[] = {
+#ifdef EC_X86
+    {AVX2, ec_transpose_f32_avx2},
+#endif
+    {SCALAR, ec_transpose_f32_scalar},
+};
+
+static const struct { int isa; ec_expand_s8_fn *fn; } EXPAND_S8[] = {
+#ifdef EC_X86
+    {AVX2, ec_expand_s8_avx2},
+#endif
+    {SCALAR, ec_expand_s8_scalar},
+};
+
+static const struct { int isa; ec_activation_fn *fn; } ACTIVATION[] = {
+#ifdef EC_X86
+    {AVX512, ec_activation_avx512},
+    {AVX2, ec_activation_avx2},
+#endif
+    {SCALAR, ec_activation_scalar},
+};
+
+/* ---- the choice ------------------------------------------------------------------------------------------------------ */
+
+static _Atomic unsigned usable; /* bit per line; 0: not asked yet. The scalar bit is always set. */
+
+static unsigned lines(void)
+{
+    unsigned u = atomic_load_explicit(&usable, memory_order_relaxed);
+    if (!u)
+        atomic_store_explicit(&usable, u = detect(), memory_order_relaxed);
+    return u;
+}
+
+/* Index of the first usable entry of a table; the last entry of every table is scalar. */
+#define CHOOSE(table, i) \
+    int i = 0; \
+    for (const unsigned u = lines(); !(u >> (table)[i].isa & 1); i++) \
+    ;
+
+const ec_gemm_s8c_impl *ec_use_gemm_s8c(void) { CHOOSE(GEMM_S8C, i) return &GEMM_S8C[i].impl; }
+const ec_gemm_f32_impl *ec_use_gemm_f32(void) { CHOOSE(GEMM_F32, i) return &GEMM_F32[i].impl; }
+ec_quantize_rows_fn *ec_use_quantize_rows(void) { CHOOSE(QUANTIZE_ROWS, i) return QUANTIZE_ROWS[i].fn; }
+ec_transpose_f32_fn *ec_use_transpose_f32(void) { CHOOSE(TRANSPOSE_F32, i) return TRANSPOSE_F32[i].fn; }
+ec_expand_s8_fn *ec_use_expand_s8(void) { CHOOSE(EXPAND_S8, i) return EXPAND_S8[i].fn; }
+ec_activation_fn *ec_use_activation(void) { CHOOSE(ACTIVATION, i) return ACTIVATION[i].fn; }
+
+const char *ec_variant(const char *op)
+{
+    CHOOSE(GEMM_S8C, s8c)
+    CHOOSE(GEMM_F32, f32)
+    CHOOSE(QUANTIZE_ROWS, rows)
+    CHOOSE(ACTIVATION, act)
+    if (!strcmp(op, "gemm_s8c"))
+        return ISA_NAMES[GEMM_S8C[s8c].isa];
+    if (!strcmp(op, "gemm_f32"))
+        return ISA_NAMES[GEMM_F32[f32].isa];
+    if (!strcmp(op, "quantize_rows"))
+        return ISA_NAMES[QUANTIZE_ROWS[rows].isa];
+    if (!strcmp(op, "activation"))
+        return ISA_NAMES[ACTIVATION[act].isa];
+    return NULL;
+}
+
+static int isa_index(const char *name)
+{
+    int i = 0;
+    while (i < ISA_COUNT && strcmp(name, ISA_NAMES[i]) != 0)
+        i++;
+    return i;
+}
+
+int ec_isa_count(void) { return ISA_COUNT; }
+const char *ec_isa_name(int i) { return ISA_NAMES[i]; }
+int ec_isa_compiled(int i) { return i < ISA_COUNT; }
+int ec_isa_detected(int i) { return (int)(detect() >> i & 1); }
+int ec_isa_allows(const char *isa) { return (int)(lines() >> isa_index(isa) & 1); }
+
+int ec_set_isa(const char *name)
+{
+    const int cap = !name || !*name ? ISA_COUNT - 1 : isa_index(name);
+    if (cap == ISA_COUNT)
+        return EC_E_NAME;
+    atomic_store(&usable, detect() & ((2u << cap) - 1));
+    return EC_OK;
+}
+
+const char *ec_version(void) { return EC_VERSION; }

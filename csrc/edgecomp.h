@@ -1,0 +1,137 @@
+/* edgecomp: sparse and quantized kernels for compressed neural networks on CPUs. The public C API.
+ *
+ * Conventions. m rows of activations, n output features, k input features. Matrices are row-major; ld* is the distance
+ * from one row to the next in elements, at least the row's length. Nothing needs an alignment beyond its element type.
+ * m, n, k may be 0. Pointers may not overlap unless said. Sizes and pointers are the caller's promise: a release build
+ * checks none of them.
+ *
+ * Every op takes a thread limit, `threads`: 0 means edgecomp_get_num_threads(), and an op may use fewer. Ops may be
+ * called from many threads at once: a call that finds the pool busy runs on its caller. Ops allocate nothing: those with
+ * a *_workspace() query want that many bytes in `workspace`, which the call overwrites.
+ *
+ * Every op returns EC_OK or another value of the first enum below, with nothing written.
+ *
+ * What stands between the two cdef markers is also what cffi reads: plain declarations only. */
+#ifndef EDGECOMP_H
+#define EDGECOMP_H
+#include <stddef.h>
+#include <stdint.h>
+
+#define EC_VERSION "0.1.0"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#if defined(__GNUC__)
+#pragma GCC visibility push(default)
+#endif
+
+/* cdef */
+enum {
+    EC_OK = 0,
+    EC_E_NAME = 1,     /* no such ISA on this architecture, or no such op */
+    EC_E_NONFINITE = 2 /* x has NaN or Inf and the output is int8 */
+};
+
+enum {
+    EC_ACT_NONE, EC_ACT_RELU, EC_ACT_RELU6, EC_ACT_LEAKY_RELU, EC_ACT_HARDSWISH, EC_ACT_HARDSIGMOID,
+    EC_ACT_GELU, EC_ACT_GELU_TANH, EC_ACT_SILU, EC_ACT_TANH, EC_ACT_SIGMOID
+};
+
+const char *ec_version(void);
+
+/* ---- which code runs -------------------------------------------------------------------------------------------- */
+
+/* The ISA lines of this architecture, least first: i in 0 .. ec_isa_count() - 1. Compiled and detected are 0 or 1. */
+int ec_isa_count(void);
+const char *ec_isa_name(int i);
+int ec_isa_compiled(int i);
+int ec_isa_detected(int i);
+
+/* Whether this CPU has the named line and the cap permits it. */
+int ec_isa_allows(const char *isa);
+
+/* Caps what dispatch may use at the named line; NULL or "" lifts the cap. Not while ops run on other threads. */
+int ec_set_isa(const char *name);
+
+/* The line that serves `op` ("gemm_s8c", "gemm_f32", "quantize_rows", "activation") now; NULL for an unknown op. */
+const char *ec_variant(const char *op);
+
+/* ---- threads ------------------------------------------------------------------------------------------------------ */
+
+/* The default thread limit: n >= 1, or 0 for EDGECOMP_NUM_THREADS, OMP_NUM_THREADS or the CPUs this process may use
+ * (affinity, cgroup quota, physical cores), whichever is found first. */
+void edgecomp_set_num_threads(int n);
+int edgecomp_get_num_threads(void);
+int ec_cpu_count(void);
+
+/* What it costs to hand an empty job to the pool, in nanoseconds: measured once per number of threads. */
+double ec_dispatch_ns(int threads);
+
+/* How many threads a call that takes ns nanoseconds on one thread is given under this limit. */
+int ec_threads_that_pay(int limit, double ns);
+
+/* ---- int8 --------------------------------------------------------------------------------------------------------- */
+
+/* Dynamic per-row asymmetric uint8: scale = max(x, 0)/255 - min(x, 0)/255, zero = clip(rint(-min/scale), 0, 255),
+ * q = clip(rint(x/scale) + zero, 0, 255), so that x is about (q - zero) * scale. A row whose scale is below 2^-126 gives
+ * q = 0, scale 1, zero 0; a row with NaN or Inf gives scale NaN, zero 0. q[m][k] contiguous, scale[m], zero[m]. */
+size_t ec_quantize_rows_workspace(int64_t m, int64_t k);
+int ec_quantize_rows(int64_t m, int64_t k, const float *x, int64_t ldx, uint8_t *q, float *scale, uint8_t *zero, int threads,
+                     void *workspace);
+
+/* y = act(x w^T + bias) with int8 weights, one scale per output feature.
+ * x: float32 [m][ldx], quantised as above; or NULL, and xq[m][k], xscale[m], xzero[m] are the quantised rows.
+ * w: panels n16k4: [ceil(n/16)][ceil(k/4)][16][4], element (j, i) of the n x k matrix at panel j/16, quad i/4, column
+ *    j%16, byte i%4; values -127..127, zeros where j >= n or i >= k.
+ * wscale, wsum: [16 * ceil(n/16)]; wsum[j] = sum of row j's weights.
+ * bias: [n] or NULL. act: EC_ACT_*.
+ * Output float32 y[m][ldy]; or, if yq is not NULL, int8 yq[m][ldy] = clip(rint(y/out_scale) + out_zero, -128, 127).
+ * The sums are exact integers; y = ((float(sum) * xscale) * wscale) + bias in float32, NaN stored as 0x7FC00000: the
+ * same bits on every ISA, thread count and m. A row of x with NaN or Inf gives a row of NaN. */
+size_t ec_gemm_s8c_workspace(int64_t m, int64_t k);
+int ec_gemm_s8c_threads(int64_t m, int64_t n, int64_t k, int threads); /* how many a call under this limit uses */
+int ec_gemm_s8c(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale,
+                const uint8_t *xzero, const int8_t *w, const float *wscale, const int32_t *wsum, const float *bias, int act,
+                float *y, int8_t *yq, int64_t ldy, float out_scale, int out_zero, int threads, void *workspace);
+
+/* y = a w^T exactly, in int32: a uint8, or int8 if a_signed, [m][lda]; k at most 66311 (uint8) or 132104 (int8).
+ * Workspace: ec_gemm_s8c_workspace(m, k). */
+int ec_gemm_s8c_i32(int64_t m, int64_t n, int64_t k, const void *a, int64_t lda, int a_signed, const int8_t *w, const int32_t *wsum,
+                    int32_t *y, int64_t ldy, int threads, void *workspace);
+
+/* As ec_gemm_s8c on float activations that are not quantised: the weights are expanded to float32 block by block.
+ * Workspace: ec_gemm_f32_workspace(m, k, 0, threads). */
+int ec_gemm_s8c_f32(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const int8_t *w, const float *wscale, const float *bias,
+                    int act, float *y, int64_t ldy, int threads, void *workspace);
+
+/* q = clip(rint(y/scale) + zero, -128, 127), NaN as zero; y[count]. */
+int ec_requantize(int64_t count, const float *y, float scale, int zero, int8_t *q);
+
+/* ---- float32 ------------------------------------------------------------------------------------------------------ */
+
+/* y = act(x w^T + bias). w: if ldw is 0, panels [ceil(n/16)][k][16], element (j, i) at panel j/16, row i, column j%16,
+ * zeros where j >= n; else the plain matrix [n][ldw], packed block by block while it runs.
+ * The order of summation depends on m, k, the ISA and whether w is packed: the same bits for every thread count. */
+size_t ec_gemm_f32_workspace(int64_t m, int64_t k, int packed, int threads);
+int ec_gemm_f32_threads(int64_t m, int64_t n, int64_t k, int threads);
+int ec_gemm_f32(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const float *w, int64_t ldw, const float *bias, int act,
+                float *y, int64_t ldy, int threads, void *workspace);
+
+/* ---- this machine's peaks ------------------------------------------------------------------------------------------ */
+
+enum { EC_ROOF_DOT_S8, EC_ROOF_CHAIN_S8, EC_ROOF_FMA_F32, EC_ROOF_READ, EC_ROOF_COPY };
+
+/* Runs `reps` rounds of a loop that does nothing else on each of `threads` threads (the caller times it) and returns
+ * what all of them did: operations (multiply and add count two each) or bytes (a copy counts both ways). READ: each
+ * thread its own `bytes` of a; COPY: from a to b. 0 if this CPU has no such instruction. bytes: a multiple of 4096. */
+double ec_roof(int loop, int64_t reps, float *a, float *b, size_t bytes, int threads);
+/* end cdef */
+
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,173 @@
+/* float32 GEMM, the driver: transpose x into activation panels, split the output, call the tile.
+ *
+ * Groups of up to three weight panels are the outer loop and blocks of k the next, so that a group's block stays in L2
+ * while all rows pass by; y carries the sums from block to block. Weights that are not packed, or not float32, are made
+ * into panels block by block in scratch. */
+#include "../kernels.h"
+
+enum { BLOCK_K = 1024, BLOCK_ROWS = 1024, CHUNKS_PER_THREAD = 8 };
+
+typedef struct {
+    int64_t m, n, k;
+    const float *x;
+    int64_t ldx;
+    const float *w;         /* panels if ldw is 0, else rows */
+    int64_t ldw;
+    const int8_t *w8;       /* or int8 panels n16k4 with their scales */
+    const float *wscale;
+    const float *bias;
+    int act;
+    float *y;
+    int64_t ldy;
+    /* what run() plans */
+    const ec_gemm_f32_impl *impl;
+    ec_transpose_f32_fn *transpose;
+    ec_expand_s8_fn *expand;
+    ec_activation_fn *activation;
+    int64_t panels, groups, tiles, blocks, row_blocks;
+    int threads;
+    float *panel;   /* workspace: activation panels, */
+    float *scratch; /* then per thread one block of a group's weights */
+} job;
+
+const float ec_no_bias[EC_TILE_COLS] = {
+#define TWELVE(x) x, x, x, x, x, x, x, x, x, x, x, x
+    TWELVE(-0.0f), TWELVE(-0.0f), TWELVE(-0.0f), TWELVE(-0.0f)};
+
+enum { SCRATCH = BLOCK_K * EC_TILE_COLS + 16 };
+
+/* Where a tile's panel begins. Between panels is room for what the last store of a transposition writes too much. */
+static int64_t panel_at(int64_t row, int64_t tile, int64_t k) { return row * k + tile * EC_PANEL; }
+
+size_t ec_gemm_f32_workspace(int64_t m, int64_t k, int packed, int threads)
+{
+    const int most = threads > 0 ? EC_MIN(threads, EC_MAX_THREADS) : edgecomp_get_num_threads();
+    return 4 * ((size_t)panel_at(m, m, k) + (packed ? 0 : (size_t)most * SCRATCH)) + 64;
+}
+
+static void pack_tile(void *ctx, int64_t tile, int thread)
+{
+    (void)thread;
+    const job *j = ctx;
+    const int64_t row = ec_part(j->m, j->tiles, tile);
+    const int mr = (int)(ec_part(j->m, j->tiles, tile + 1) - row);
+    j->transpose(mr, j->k, j->x + row * j->ldx, j->ldx, j->panel + panel_at(row, tile, j->k), mr);
+}
+
+/* Makes panels [k][16] of columns col0.. and k0 .. k0 + k of the weights. */
+static void make_panels(const job *j, int64_t col0, int nv, int64_t k0, int64_t k, float *out)
+{
+    for (int v = 0; v < nv; v++, col0 += EC_PANEL, out += k * EC_PANEL) {
+        if (!j->w8) {
+            const int rows = (int)EC_MIN(j->n - col0, EC_PANEL);
+            j->transpose(rows, k, j->w + col0 * j->ldw + k0, j->ldw, out, EC_PANEL);
+            continue;
+        }
+        j->expand(k, j->w8 + col0 * ec_div_up(j->k, 4) * 4 + k0 * EC_PANEL, j->wscale + col0, out);
+    }
+}
+
+/* Where block b of k begins: at a whole quad, as int8 panels need. */
+static int64_t block_at(const job *j, int64_t b)
+{
+    return EC_MIN(j->k, 4 * ec_part(ec_div_up(j->k, 4), j->blocks, b));
+}
+
+static void gemm_chunk(void *ctx, int64_t chunk, int thread)
+{
+    const job *j = ctx;
+    const int64_t group = chunk / j->row_blocks, block = chunk % j->row_blocks;
+    const int64_t panel0 = ec_part(j->panels, j->groups, group), col0 = panel0 * EC_PANEL;
+    const int nv = (int)(ec_part(j->panels, j->groups, group + 1) - panel0);
+    const int64_t tile0 = ec_part(j->tiles, j->row_blocks, block), tile1 = ec_part(j->tiles, j->row_blocks, block + 1);
+    const int packed = !j->ldw && !j->w8;
+    const int64_t next = (chunk + j->threads) / j->row_blocks;
+    float *scratch = j->scratch + (int64_t)thread * SCRATCH;
+
+    for (int64_t b = 0; b < j->blocks; b++) {
+        const int64_t k0 = block_at(j, b), k = block_at(j, b + 1) - k0;
+        const float *w = j->w + panel0 * EC_PANEL * j->k + k0 * EC_PANEL;
+        if (!packed)
+            make_panels(j, col0, nv, k0, k, scratch);
+        /* The weights this thread most likely takes next come into L2 while it works on these: the next block of k, or
+         * the first of another group. */
+        const float *ahead = w + k * EC_PANEL;
+        int64_t ahead_lines = 0;
+        if (packed && j->m > 3) {
+            const int last = b + 1 == j->blocks;
+            const int64_t p = last && next > group && next < j->groups ? ec_part(j->panels, j->groups, next) : j->panels;
+            if (last)
+                ahead = j->w + p * EC_PANEL * j->k;
+            if (!last || p + nv <= j->panels)
+                ahead_lines = ec_div_up(k, tile1 - tile0);
+        }
+        for (int64_t tile = tile0; tile < tile1; tile++, ahead += 16 * ahead_lines) {
+            const int64_t row = ec_part(j->m, j->tiles, tile);
+            const int mr = (int)(ec_part(j->m, j->tiles, tile + 1) - row);
+            const ec_gemm_f32_tile t = {
+                .k = k,
+                .x = j->panel + panel_at(row, tile, j->k) + k0 * mr,
+                .w = packed ? w : scratch,
+                .panel = EC_PANEL * (packed ? j->k : k),
+                .bias = j->bias ? j->bias + col0 : ec_no_bias,
+                .y = j->y + row * j->ldy + col0,
+                .ldy = j->ldy,
+                .cols = (int)EC_MIN(j->n - col0, nv * EC_PANEL),
+                .first = b == 0,
+                .last = b + 1 == j->blocks,
+                .relu = j->act == EC_ACT_RELU,
+                .ahead = ahead,
+                .ahead_panel = EC_PANEL * j->k,
+                .ahead_lines = ahead_lines,
+            };
+            j->impl->tile(mr, nv, &t);
+            if (t.last && j->act > EC_ACT_RELU)
+                j->activation(j->act, mr, t.cols, t.y, t.ldy);
+        }
+    }
+}
+
+/* Bound by the products, or by reading the weights: 1/20 ns a byte. */
+int ec_gemm_f32_threads(int64_t m, int64_t n, int64_t k, int threads)
+{
+    const double weights = (double)n * (double)k, compute = weights * (double)m / ec_use_gemm_f32()->macs_per_ns;
+    return ec_threads_that_pay(threads, compute > 0.2 * weights ? compute : 0.2 * weights);
+}
+
+static int run(job *j, int threads, void *workspace)
+{
+    if (j->m == 0 || j->n == 0)
+        return EC_OK;
+    j->impl = ec_use_gemm_f32();
+    j->transpose = ec_use_transpose_f32();
+    j->expand = ec_use_expand_s8();
+    j->activation = ec_use_activation();
+    j->panels = ec_div_up(j->n, EC_PANEL);
+    j->groups = ec_div_up(j->panels, j->impl->vecs);
+    j->tiles = ec_div_up(j->m, j->impl->rows);
+    j->panel = (float *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+    j->scratch = j->panel + panel_at(j->m, j->m, j->k);
+    /* A few rows of packed weights are one stream through all of k. */
+    j->blocks = j->k == 0 || (j->m <= 3 && !j->ldw && !j->w8) ? 1 : ec_div_up(j->k, BLOCK_K);
+
+    ec_parallel(ec_threads_that_pay(threads, 0.15 * (double)j->m * (double)j->k), j->tiles, pack_tile, j);
+    j->threads = ec_gemm_f32_threads(j->m, j->n, j->k, threads);
+    const int64_t wanted = j->threads == 1 ? 1 : ec_div_up((int64_t)CHUNKS_PER_THREAD * j->threads, j->groups);
+    j->row_blocks = EC_MIN(j->tiles, wanted > ec_div_up(j->m, BLOCK_ROWS) ? wanted : ec_div_up(j->m, BLOCK_ROWS));
+    ec_parallel(j->threads, j->groups * j->row_blocks, gemm_chunk, j);
+    return EC_OK;
+}
+
+int ec_gemm_f32(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const float *w, int64_t ldw, const float *bias, int act,
+                float *y, int64_t ldy, int threads, void *workspace)
+{
+    job j = {.m = m, .n = n, .k = k, .x = x, .ldx = ldx, .w = w, .ldw = ldw, .bias = bias, .act = act, .y = y, .ldy = ldy};
+    return run(&j, threads, workspace);
+}
+
+int ec_gemm_s8c_f32(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const int8_t *w, const float *wscale, const float *bias,
+                    int act, float *y, int64_t ldy, int threads, void *workspace)
+{
+    job j = {.m = m, .n = n, .k = k, .x = x, .ldx = ldx, .w8 = w, .wscale = wscale, .bias = bias, .act = act, .y = y, .ldy = ldy};
+    return run(&j, threads, workspace);
+}

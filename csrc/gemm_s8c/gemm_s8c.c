@@ -1,0 +1,210 @@
+/* int8 GEMM, the driver: quantise or copy x into activation panels, split the output, call the tile.
+ *
+ * Groups of up to three weight panels are the outer loop, so that a group (192 bytes per quad: 196 KB at k = 4096) stays
+ * in L2 while all rows pass by; k is never split, the sums stay in registers. */
+#include "../kernels.h"
+
+enum {
+    BLOCK_K = 65536,       /* 255 * 127 * 66311 < 2^31: beyond, exact int32 blocks are added in int64 */
+    EXACT_K = 66311,
+    BLOCK_ROWS = 1024,     /* rows that pass by one group before the next group's turn */
+    CHUNKS_PER_THREAD = 8  /* so that a thread that is late costs an eighth of its share at most */
+};
+
+typedef struct {
+    int64_t m, n, k, quads;
+    const float *x, *xscale;
+    const uint8_t *xq, *xzero;
+    int64_t ldx;
+    uint8_t flip_in; /* 0x80: xq holds int8 */
+    const int8_t *w;
+    const float *wscale, *bias;
+    const int32_t *wsum;
+    int act;
+    float *y;
+    int32_t *yi;
+    int8_t *yq;
+    int64_t ldy;
+    float out_scale;
+    int out_zero;
+    /* what run() plans */
+    const ec_gemm_s8c_impl *impl;
+    ec_quantize_rows_fn *quantize;
+    ec_activation_fn *activation;
+    int64_t panels, groups, tiles, row_blocks;
+    int threads;
+    uint8_t *panel; /* workspace: activation panels, */
+    float *sx;      /* then scale and zero of each row */
+    int32_t *zero;
+} job;
+
+size_t ec_gemm_s8c_workspace(int64_t m, int64_t k) { return (size_t)ec_panel_bytes(k, m) + 8 * (size_t)m + 192; }
+
+/* Rows that are quantised already: the same panel by copying. */
+static void copy_rows(int mr, const job *j, int64_t row, uint8_t *panel)
+{
+    const uint8_t flip = j->impl->flip ^ j->flip_in;
+    const uint32_t flips = flip * 0x01010101u;
+    for (int i = 0; i < mr; i++) {
+        const uint8_t *x = j->xq + (row + i) * j->ldx;
+        uint8_t *out = panel + 4 * i;
+        for (int64_t q = 0; q < j->k / 4; q++, out += 4 * mr) {
+            uint32_t v;
+            memcpy(&v, x + 4 * q, 4);
+            v ^= flips;
+            memcpy(out, &v, 4);
+        }
+        for (int64_t p = j->k / 4 * 4; p < j->quads * 4; p++) /* the last quad's weights are zeros beyond k */
+            out[p % 4] = p < j->k ? x[p] ^ flip : 0;
+    }
+}
+
+static void pack_tile(void *ctx, int64_t tile, int thread)
+{
+    (void)thread;
+    const job *j = ctx;
+    const int64_t row = ec_part(j->m, j->tiles, tile);
+    const int mr = (int)(ec_part(j->m, j->tiles, tile + 1) - row);
+    uint8_t *panel = j->panel + ec_panel_bytes(j->k, row);
+    if (j->x) {
+        j->quantize(mr, j->k, j->x + row * j->ldx, j->ldx, j->impl->flip, panel, j->sx + row, j->zero + row);
+        for (int i = 0; i < mr; i++)
+            j->zero[row + i] -= j->impl->flip;
+        return;
+    }
+    copy_rows(mr, j, row, panel);
+    for (int64_t i = row; i < row + mr; i++) {
+        j->zero[i] = (j->xzero ? j->xzero[i] : j->flip_in) - j->impl->flip;
+        j->sx[i] = j->xscale ? j->xscale[i] : 1;
+    }
+}
+
+/* k beyond EXACT_K: blocks of exact int32 sums added in int64, converted once. */
+static void long_tile(const job *j, int mr, int nv, const ec_gemm_s8c_tile *whole)
+{
+    static const int32_t ZERO[EC_MAX_ROWS];
+    int32_t part[EC_MAX_ROWS][EC_TILE_COLS];
+    int64_t sum[EC_MAX_ROWS][EC_TILE_COLS];
+    for (int i = 0; i < mr; i++)
+        for (int c = 0; c < whole->cols; c++)
+            sum[i][c] = -(int64_t)whole->zero[i] * whole->wsum[c];
+    for (int64_t q = 0; q < whole->quads; q += BLOCK_K / 4) {
+        ec_gemm_s8c_tile t = *whole;
+        t.quads = EC_MIN(whole->quads - q, BLOCK_K / 4);
+        t.x += 4 * mr * q;
+        t.w += 64 * q;
+        t.zero = ZERO;
+        t.yi = part[0];
+        t.ldy = EC_TILE_COLS;
+        j->impl->tile(mr, nv, &t);
+        for (int i = 0; i < mr; i++)
+            for (int c = 0; c < whole->cols; c++)
+                sum[i][c] += part[i][c];
+    }
+    static const union { uint32_t bits; float f; } NAN_BITS = {0x7FC00000};
+    for (int i = 0; i < mr; i++)
+        for (int c = 0; c < whole->cols; c++) {
+            const float v = (float)sum[i][c] * whole->sx[i] * whole->sw[c] + whole->bias[c];
+            whole->y[i * whole->ldy + c] = v != v ? NAN_BITS.f : whole->relu && !(v > 0) ? 0.0f : v;
+        }
+}
+
+static void gemm_chunk(void *ctx, int64_t chunk, int thread)
+{
+    (void)thread;
+    const job *j = ctx;
+    const int64_t group = chunk / j->row_blocks, block = chunk % j->row_blocks;
+    const int64_t panel0 = ec_part(j->panels, j->groups, group), col0 = panel0 * EC_PANEL, panel_bytes = j->quads * 64;
+    const int nv = (int)(ec_part(j->panels, j->groups, group + 1) - panel0);
+    const int64_t tile0 = ec_part(j->tiles, j->row_blocks, block), tile1 = ec_part(j->tiles, j->row_blocks, block + 1);
+    /* The weights this thread most likely takes next come into L2 while it works on these. One or two rows are bound by
+     * memory and do best as one plain stream. */
+    const int64_t next = (chunk + j->threads) / j->row_blocks;
+    const int64_t ahead0 = next > group && next < j->groups && j->m > 3 ? ec_part(j->panels, j->groups, next) : j->panels;
+    const char *ahead = (const char *)j->w + ahead0 * panel_bytes;
+    const int64_t ahead_bytes = EC_MIN(j->panels - ahead0, nv) * panel_bytes / (tile1 - tile0) & -64;
+    float quantised[EC_MAX_ROWS * EC_TILE_COLS];
+
+    for (int64_t tile = tile0; tile < tile1; tile++, ahead += ahead_bytes) {
+        const int64_t row = ec_part(j->m, j->tiles, tile);
+        const int mr = (int)(ec_part(j->m, j->tiles, tile + 1) - row);
+        const ec_gemm_s8c_tile t = {
+            .quads = j->quads,
+            .x = j->panel + ec_panel_bytes(j->k, row),
+            .w = j->w + panel0 * panel_bytes,
+            .panel = panel_bytes,
+            .zero = j->zero + row,
+            .wsum = j->wsum + col0,
+            .sx = j->sx + row,
+            .sw = j->yi ? ec_no_bias : j->wscale + col0,
+            .bias = j->bias ? j->bias + col0 : ec_no_bias,
+            .y = j->yi ? NULL : j->yq ? quantised : j->y + row * j->ldy + col0,
+            .yi = j->yi ? j->yi + row * j->ldy + col0 : NULL,
+            .ldy = j->yq ? EC_TILE_COLS : j->ldy,
+            .cols = (int)EC_MIN(j->n - col0, nv * EC_PANEL),
+            .relu = j->act == EC_ACT_RELU,
+            .ahead = ahead,
+            .ahead_bytes = ahead_bytes,
+        };
+        if (j->k > EXACT_K && !j->yi)
+            long_tile(j, mr, nv, &t);
+        else
+            j->impl->tile(mr, nv, &t);
+        if (j->act > EC_ACT_RELU)
+            j->activation(j->act, mr, t.cols, t.y, t.ldy);
+        if (j->yq)
+            for (int i = 0; i < mr; i++)
+                ec_requantize(t.cols, t.y + i * t.ldy, j->out_scale, j->out_zero, j->yq + (row + i) * j->ldy + col0);
+    }
+}
+
+/* Bound by the products, or by reading the weights: 1/20 ns a byte. */
+int ec_gemm_s8c_threads(int64_t m, int64_t n, int64_t k, int threads)
+{
+    const double weights = (double)n * (double)k, compute = weights * (double)m / ec_use_gemm_s8c()->macs_per_ns;
+    return ec_threads_that_pay(threads, compute > 0.05 * weights ? compute : 0.05 * weights);
+}
+
+static int run(job *j, int threads, void *workspace)
+{
+    if (j->m == 0 || j->n == 0)
+        return EC_OK;
+    j->impl = ec_use_gemm_s8c();
+    j->quantize = ec_use_quantize_rows();
+    j->activation = ec_use_activation();
+    j->quads = ec_div_up(j->k, 4);
+    j->panels = ec_div_up(j->n, EC_PANEL);
+    j->groups = ec_div_up(j->panels, j->impl->vecs);
+    j->tiles = ec_div_up(j->m, j->impl->rows);
+    j->panel = (uint8_t *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+    j->sx = (float *)(j->panel + ec_panel_bytes(j->k, j->m));
+    j->zero = (int32_t *)(j->sx + j->m);
+
+    /* int8 to quantise a float: about ten operations of a vector of 16 */
+    ec_parallel(ec_threads_that_pay(threads, 0.1 * (double)j->m * (double)j->k), j->tiles, pack_tile, j);
+    if (j->yq)
+        for (int64_t i = 0; i < j->m; i++)
+            if (j->sx[i] != j->sx[i])
+                return EC_E_NONFINITE;
+    j->threads = ec_gemm_s8c_threads(j->m, j->n, j->k, threads);
+    const int64_t wanted = j->threads == 1 ? 1 : ec_div_up((int64_t)CHUNKS_PER_THREAD * j->threads, j->groups);
+    j->row_blocks = EC_MIN(j->tiles, wanted > ec_div_up(j->m, BLOCK_ROWS) ? wanted : ec_div_up(j->m, BLOCK_ROWS));
+    ec_parallel(j->threads, j->groups * j->row_blocks, gemm_chunk, j);
+    return EC_OK;
+}
+
+int ec_gemm_s8c(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale, const uint8_t *xzero,
+                const int8_t *w, const float *wscale, const int32_t *wsum, const float *bias, int act, float *y, int8_t *yq, int64_t ldy,
+                float out_scale, int out_zero, int threads, void *workspace)
+{
+    job j = {.m = m, .n = n, .k = k, .x = x, .ldx = x ? ldx : k, .xq = xq, .xscale = xscale, .xzero = xzero, .w = w, .wscale = wscale,
+             .wsum = wsum, .bias = bias, .act = act, .y = y, .yq = yq, .ldy = ldy, .out_scale = out_scale, .out_zero = out_zero};
+    return run(&j, threads, workspace);
+}
+
+int ec_gemm_s8c_i32(int64_t m, int64_t n, int64_t k, const void *a, int64_t lda, int a_signed, const int8_t *w, const int32_t *wsum,
+                    int32_t *y, int64_t ldy, int threads, void *workspace)
+{
+    job j = {.m = m, .n = n, .k = k, .xq = a, .ldx = lda, .flip_in = a_signed ? 0x80 : 0, .w = w, .wsum = wsum, .yi = y, .ldy = ldy};
+    return run(&j, threads, workspace);
+}

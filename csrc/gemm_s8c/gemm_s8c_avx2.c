@@ -1,0 +1,81 @@
+/* int8 tile, AVX2 without a dot product: up to 3 rows x 32 columns, 12 YMM of sums.
+ *
+ * vpmaddubsw multiplies uint8 by int8 and adds pairs in int16, saturating: with q as it is, 2 * 255 * 127 would not fit.
+ * The rows come as x = q - 128 (flip 0x80) instead: |x| <= 128 as the unsigned operand and w with the sign of x as the
+ * other, so a pair is at most 2 * 128 * 127 = 32512. Exact: four instructions per 32 products, and one vpabsb per row. */
+#include "../kernels.h"
+#ifdef EC_X86
+#include <immintrin.h>
+EC_TARGET_BEGIN("avx2,fma")
+
+EC_INLINE __m256i quad(const uint8_t *x)
+{
+    int32_t v;
+    memcpy(&v, x, 4);
+    return _mm256_set1_epi32(v);
+}
+
+/* 8 columns of one row: halves h of the tile. */
+EC_INLINE void finish(const ec_gemm_s8c_tile *t, int i, int h, __m256i acc)
+{
+    const int left = t->cols - 8 * h;
+    if (left <= 0)
+        return;
+    const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(left), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    if (t->yi) {
+        _mm256_maskstore_epi32(t->yi + i * t->ldy + 8 * h, mask, acc);
+        return;
+    }
+    __m256 y = _mm256_mul_ps(_mm256_cvtepi32_ps(acc), _mm256_set1_ps(t->sx[i]));
+    y = _mm256_mul_ps(y, _mm256_loadu_ps(t->sw + 8 * h));
+    y = _mm256_add_ps(y, left >= 8 ? _mm256_loadu_ps(t->bias + 8 * h) : _mm256_maskload_ps(t->bias + 8 * h, mask));
+    /* max gives its second operand for a NaN and for two zeros: -0 becomes 0, and the blend restores the NaN */
+    const __m256 low = t->relu ? _mm256_max_ps(y, _mm256_setzero_ps()) : y;
+    y = _mm256_blendv_ps(low, _mm256_castsi256_ps(_mm256_set1_epi32(0x7FC00000)), _mm256_cmp_ps(y, y, _CMP_UNORD_Q));
+    if (left >= 8)
+        _mm256_storeu_ps(t->y + i * t->ldy + 8 * h, y);
+    else
+        _mm256_maskstore_ps(t->y + i * t->ldy + 8 * h, mask, y);
+}
+
+EC_INLINE void tile(int mr, int nv, const ec_gemm_s8c_tile *t)
+{
+    const uint8_t *x = t->x;
+    const int8_t *w = t->w;
+    __m256i acc[3][4];
+#pragma GCC unroll 3
+    for (int i = 0; i < mr; i++)
+#pragma GCC unroll 4
+        for (int h = 0; h < 2 * nv; h++)
+            acc[i][h] = _mm256_mullo_epi32(_mm256_set1_epi32(-t->zero[i]), _mm256_loadu_si256((const __m256i *)(t->wsum + 8 * h)));
+    for (int64_t q = t->quads; q > 0; q--, w += 64, x += 4 * mr)
+#pragma GCC unroll 3
+        for (int i = 0; i < mr; i++) {
+            const __m256i signed_x = quad(x + 4 * i), size_x = _mm256_abs_epi8(signed_x);
+#pragma GCC unroll 4
+            for (int h = 0; h < 2 * nv; h++) {
+                const __m256i b = _mm256_loadu_si256((const __m256i *)(w + h / 2 * t->panel + h % 2 * 32));
+                const __m256i pairs = _mm256_maddubs_epi16(size_x, _mm256_sign_epi8(b, signed_x));
+                acc[i][h] = _mm256_add_epi32(acc[i][h], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+            }
+        }
+#pragma GCC unroll 3
+    for (int i = 0; i < mr; i++)
+#pragma GCC unroll 4
+        for (int h = 0; h < 2 * nv; h++)
+            finish(t, i, h, acc[i][h]);
+}
+
+void ec_gemm_s8c_tile_avx2(int mr, int nv, const ec_gemm_s8c_tile *t)
+{
+    switch (2 * mr + nv) {
+    case 3: tile(1, 1, t); break;
+    case 4: tile(1, 2, t); break;
+    case 5: tile(2, 1, t); break;
+    case 6: tile(2, 2, t); break;
+    case 7: tile(3, 1, t); break;
+    default: tile(3, 2, t);
+    }
+}
+EC_TARGET_END
+#endif

@@ -1,0 +1,161 @@
+/* int8 tile, AVX-512 VNNI: up to 8 rows x 48 columns, 24 ZMM of sums.
+ *
+ * Per 4 k: 3 weight vectors (16 columns x 4 k each), 8 broadcasts of one row's 4 bytes, 24 vpdpbusd: 11 loads for 24
+ * dot products, so a CPU with two 64-byte loads and two vpdpbusd a cycle is bound by the dot products. */
+#include "../kernels.h"
+#ifdef EC_X86
+#include <immintrin.h>
+EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,prfchw")
+
+/* As inline asm: gcc's partial-redundancy pass copies and spills the accumulators of the intrinsic (a factor of two). */
+EC_INLINE __m512i dot(__m512i acc, __m512i u8, __m512i s8)
+{
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(u8), "vm"(s8));
+    return acc;
+}
+
+EC_INLINE __m512i quad(const uint8_t *x)
+{
+    int32_t v;
+    memcpy(&v, x, 4);
+    return _mm512_set1_epi32(v);
+}
+
+EC_INLINE __mmask16 columns(const ec_gemm_s8c_tile *t, int v)
+{
+    const int left = t->cols - 16 * v;
+    return left >= 16 ? 0xFFFF : (__mmask16)((1u << left) - 1);
+}
+
+/* Dequantises, adds the bias, clamps and stores the tile: promise 1 fixes the order and forbids fma. */
+EC_INLINE void finish(int mr, int nv, const ec_gemm_s8c_tile *t, __m512i acc[8][3])
+{
+    const __m512 nan = _mm512_castsi512_ps(_mm512_set1_epi32(0x7FC00000));
+    /* vfixupimm: a response per class of y, lowest nibble first: qnan, snan, zero, one, -inf, inf, negative, positive.
+     * 0 keeps the first operand (our NaN), 1 takes y, 8 gives +0. One instruction for relu and the NaN rule. */
+    const __m512i fix = _mm512_set1_epi32(t->relu ? 0x18181800 : 0x11111100);
+#pragma GCC unroll 3
+    for (int v = 0; v < nv; v++) {
+        const __mmask16 mask = columns(t, v);
+        const __m512 sw = _mm512_loadu_ps(t->sw + 16 * v), bias = _mm512_maskz_loadu_ps(mask, t->bias + 16 * v);
+#pragma GCC unroll 8
+        for (int i = 0; i < mr; i++) {
+            __m512 y = _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc[i][v]), _mm512_set1_ps(t->sx[i])), sw);
+            y = _mm512_fixupimm_ps(nan, _mm512_add_ps(y, bias), fix, 0);
+            _mm512_mask_storeu_ps(t->y + i * t->ldy + 16 * v, mask, y);
+        }
+    }
+}
+
+/* unroll: how many quads are summed separately, so that small tiles still have enough independent sums. */
+EC_INLINE void tile(int mr, int nv, int unroll, const ec_gemm_s8c_tile *t)
+{
+    const uint8_t *x = t->x;
+    const int8_t *w = t->w;
+    const char *ahead = t->ahead;
+    const int ahead_lines = (int)ec_div_up(t->ahead_bytes / 64, t->quads / 16 + 1);
+    __m512i acc[8][3], more[8][3][8];
+#pragma GCC unroll 3
+    for (int v = 0; v < nv; v++) {
+        const __m512i wsum = _mm512_loadu_si512(t->wsum + 16 * v);
+#pragma GCC unroll 8
+        for (int i = 0; i < mr; i++) {
+            acc[i][v] = _mm512_mullo_epi32(_mm512_set1_epi32(-t->zero[i]), wsum);
+#pragma GCC unroll 8
+            for (int u = 1; u < unroll; u++)
+                more[i][v][u] = _mm512_setzero_si512();
+        }
+    }
+    /* Ask for the lines of y now: a masked store that misses L1 stalls what follows (Zen 5: a tenth of the time). */
+    char *y = t->yi ? (char *)t->yi : (char *)t->y;
+#pragma GCC unroll 8
+    for (int i = 0; i < mr; i++)
+#pragma GCC unroll 3
+        for (int v = 0; v < nv; v++)
+            __builtin_prefetch(y + 4 * (i * t->ldy + 16 * v), 1);
+    int64_t q = t->quads;
+    while (q >= unroll) {
+        const int64_t stretch = EC_MIN(q, 16);
+        for (int p = 0; p < ahead_lines; p++, ahead += 64)
+            _mm_prefetch(ahead, _MM_HINT_T1);
+        q -= stretch / unroll * unroll;
+        for (int64_t s = stretch; s >= unroll; s -= unroll, w += 64 * unroll, x += 4 * mr * unroll)
+#pragma GCC unroll 8
+            for (int u = 0; u < unroll; u++) {
+                __m512i b[3];
+#pragma GCC unroll 3
+                for (int v = 0; v < nv; v++)
+                    b[v] = _mm512_loadu_si512(w + v * t->panel + 64 * u);
+#pragma GCC unroll 8
+                for (int i = 0; i < mr; i++) {
+                    const __m512i a = quad(x + 4 * (mr * u + i));
+#pragma GCC unroll 3
+                    for (int v = 0; v < nv; v++)
+                        if (u)
+                            more[i][v][u] = dot(more[i][v][u], a, b[v]);
+                        else
+                            acc[i][v] = dot(acc[i][v], a, b[v]);
+                }
+            }
+    }
+    for (; unroll > 1 && q > 0; q--, w += 64, x += 4 * mr)
+#pragma GCC unroll 8
+        for (int i = 0; i < mr; i++)
+#pragma GCC unroll 3
+            for (int v = 0; v < nv; v++)
+                acc[i][v] = dot(acc[i][v], quad(x + 4 * i), _mm512_loadu_si512(w + v * t->panel));
+#pragma GCC unroll 8
+    for (int i = 0; i < mr; i++)
+#pragma GCC unroll 3
+        for (int v = 0; v < nv; v++) {
+#pragma GCC unroll 8
+            for (int u = 1; u < unroll; u++)
+                acc[i][v] = _mm512_add_epi32(acc[i][v], more[i][v][u]);
+            if (t->yi)
+                _mm512_mask_storeu_epi32(t->yi + i * t->ldy + 16 * v, columns(t, v), acc[i][v]);
+        }
+    if (!t->yi)
+        finish(mr, nv, t, acc);
+}
+
+/* Few rows: one panel after the other, a single stream from memory. */
+EC_INLINE void narrow(int mr, int nv, int unroll, const ec_gemm_s8c_tile *t)
+{
+    for (int v = 0; v < nv; v++) {
+        ec_gemm_s8c_tile one = *t;
+        one.w += v * t->panel;
+        one.wsum += 16 * v;
+        one.sw += 16 * v;
+        one.bias += 16 * v;
+        one.y = t->y ? t->y + 16 * v : NULL;
+        one.yi = t->yi ? t->yi + 16 * v : NULL;
+        one.cols = EC_MIN(t->cols - 16 * v, 16);
+        tile(mr, 1, unroll, &one);
+    }
+}
+
+EC_INLINE void wide(int mr, int nv, const ec_gemm_s8c_tile *t)
+{
+    if (nv == 3)
+        tile(mr, 3, 1, t);
+    else if (nv == 2)
+        tile(mr, 2, 1, t);
+    else
+        tile(mr, 1, 1, t);
+}
+
+void ec_gemm_s8c_tile_avx512vnni(int mr, int nv, const ec_gemm_s8c_tile *t)
+{
+    switch (mr) {
+    case 1: narrow(1, nv, 8, t); break;
+    case 2: narrow(2, nv, 4, t); break;
+    case 3: narrow(3, nv, 4, t); break;
+    case 4: wide(4, nv, t); break;
+    case 5: wide(5, nv, t); break;
+    case 6: wide(6, nv, t); break;
+    case 7: wide(7, nv, t); break;
+    default: wide(8, nv, t);
+    }
+}
+EC_TARGET_END
+#endif

@@ -1,0 +1,181 @@
+/* Private to csrc: what drivers, microkernels, dispatch.c and threads.c agree on. The public contract is edgecomp.h. */
+#ifndef EC_KERNELS_H
+#define EC_KERNELS_H
+#include <assert.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "edgecomp.h"
+
+/* One translation unit per ISA, built without -m flags: what stands between these two may use the named features.
+ * <immintrin.h> has to be included before. */
+#define EC_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define EC_TARGET_BEGIN(isa) EC_PRAGMA(clang attribute push(__attribute__((target(isa))), apply_to = function))
+#define EC_TARGET_END EC_PRAGMA(clang attribute pop)
+#else
+#define EC_TARGET_BEGIN(isa) EC_PRAGMA(GCC push_options) EC_PRAGMA(GCC target(isa))
+#define EC_TARGET_END EC_PRAGMA(GCC pop_options)
+#endif
+
+#if defined(__x86_64__)
+#define EC_X86 1
+#endif
+
+#define EC_INLINE static inline __attribute__((always_inline))
+#define EC_MIN(a, b) ((a) < (b) ? (a) : (b))
+
+enum {
+    EC_PANEL = 16,   /* weight columns (output features) in a panel: one ZMM, two YMM or four NEON vectors of 32-bit sums */
+    EC_MAX_ROWS = 8, /* most rows a tile takes */
+    EC_MAX_VECS = 3, /* most panels a tile takes */
+    EC_TILE_COLS = EC_PANEL * EC_MAX_VECS,
+    EC_MAX_THREADS = 1024
+};
+
+static inline int64_t ec_div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* [0, total) cut into `parts` nearly equal ranges: where range i begins. Tiles of 5 + 5 rows beat 8 + 2. */
+static inline int64_t ec_part(int64_t total, int64_t parts, int64_t i) { return total / parts * i + EC_MIN(total % parts, i); }
+
+/* ---- quantize_rows --------------------------------------------------------------------------------------------- */
+
+/* Quantises mr rows (1..EC_MAX_ROWS) of k floats, row stride ldx elements, into one activation panel [k/4][mr][4]
+ * (k rounded up to 16, the rest quantised zeros), every byte XORed with `flip`. scale[mr], zero[mr] as promise 1 of
+ * the design says; a row with NaN or Inf gets scale NaN, zero 0. `panel` holds ec_panel_bytes(k, mr) bytes. */
+typedef void ec_quantize_rows_fn(int mr, int64_t k, const float *x, int64_t ldx, uint8_t flip, uint8_t *panel, float *scale, int32_t *zero);
+
+static inline int64_t ec_panel_bytes(int64_t k, int64_t rows) { return ec_div_up(k, 16) * 16 * rows; }
+
+/* The arithmetic of a row, once for all ISAs: from its smallest and largest value (0 among them) to scale and zero
+ * point. Returns what to multiply x with. */
+static inline float ec_row_scale(float lo, float hi, int finite, float *scale, int32_t *zero)
+{
+    static const union { uint32_t bits; float f; } quiet_nan = {0x7FC00000};
+    const float s = hi / 255.0f - lo / 255.0f;
+    *scale = finite ? 1 : quiet_nan.f;
+    *zero = 0;
+    if (!finite || s < 0x1p-126f)
+        return 0;
+    const float inv = 1.0f / s, z = rintf(-lo * inv);
+    *scale = s;
+    *zero = z < 0 ? 0 : z > 255 ? 255 : (int32_t)z;
+    return inv;
+}
+
+/* The same from the bits of lo (sign set) and hi; Inf and NaN are the bits from 0x7F800000 on. */
+static inline float ec_row_scale_bits(uint32_t lo, uint32_t hi, float *scale, int32_t *zero)
+{
+    float l, h;
+    memcpy(&l, &lo, 4);
+    memcpy(&h, &hi, 4);
+    return ec_row_scale(l, h, lo < 0xFF800000u && hi < 0x7F800000u, scale, zero);
+}
+
+/* The bias of who has none: adding -0.0 changes no value. */
+extern const float ec_no_bias[EC_TILE_COLS];
+
+/* ---- gemm_s8c -------------------------------------------------------------------------------------------------- */
+
+/* One tile: mr rows of x times nv weight panels. Sums in int32, then either stored as they are (yi) or finished:
+ * y = ((float(sum) * sx) * sw) + bias, NaN as 0x7FC00000, clamped from below if relu. */
+typedef struct {
+    int64_t quads;       /* ceil(k / 4) */
+    const uint8_t *x;    /* [quads][mr][4]: bytes as the variant's `flip` says */
+    const int8_t *w;     /* nv panels of [quads][16][4], */
+    int64_t panel;       /* bytes from one to the next */
+    const int32_t *zero; /* [mr]: what to subtract from each byte of x */
+    const int32_t *wsum; /* [16 * nv]: sum of each column's weights */
+    const float *sx;     /* [mr] */
+    const float *sw;     /* [16 * nv] */
+    const float *bias;   /* [cols]; -0.0 for none, which changes no sum */
+    float *y;            /* [mr][ldy] */
+    int32_t *yi;         /* [mr][ldy], or NULL. If set, sx, sw, bias and y are not read */
+    int64_t ldy;
+    int cols, relu;      /* columns that exist, 1 .. 16 * nv: the others are computed and not stored */
+    const char *ahead;   /* memory to bring into L2 meanwhile: the weights of the tile after */
+    int64_t ahead_bytes; /* a multiple of 64; 0 for none */
+} ec_gemm_s8c_tile;
+typedef void ec_gemm_s8c_tile_fn(int mr, int nv, const ec_gemm_s8c_tile *t);
+
+/* ---- gemm_f32 -------------------------------------------------------------------------------------------------- */
+
+/* One tile over one block of k: y = (first ? 0 : y) + x * w, and after the last block + bias, clamped if relu. */
+typedef struct {
+    int64_t k;
+    const float *x;      /* [k][mr] */
+    const float *w;      /* nv panels of [k][16], */
+    int64_t panel;       /* floats from one to the next */
+    const float *bias;   /* [cols]; -0.0 for none. Read with `last` only */
+    float *y;            /* [mr][ldy] */
+    int64_t ldy;
+    int cols, first, last, relu;
+    const float *ahead;  /* as in ec_gemm_s8c_tile, for each panel */
+    int64_t ahead_panel; /* floats from one panel's to the next's */
+    int64_t ahead_lines; /* cache lines of each */
+} ec_gemm_f32_tile;
+typedef void ec_gemm_f32_tile_fn(int mr, int nv, const ec_gemm_f32_tile *t);
+
+/* Transposes `rows` (1..16) rows of k floats, row stride ldx, to out[k][stride]; columns rows..stride-1 of out are set to zero. May write
+ * 8 floats past the end. */
+typedef void ec_transpose_f32_fn(int rows, int64_t k, const float *x, int64_t ldx, float *out, int64_t stride);
+
+/* k columns (from a whole quad on) of one int8 panel [ceil(k/4)][16][4], times their scale[16], as float32 out[k][16]. */
+typedef void ec_expand_s8_fn(int64_t k, const int8_t *panel, const float *scale, float *out);
+
+/* ---- activation ------------------------------------------------------------------------------------------------ */
+
+/* y[rows][ldy] = act(y), cols of each row. Every activation but relu, which the tiles do. */
+typedef void ec_activation_fn(int act, int64_t rows, int64_t cols, float *y, int64_t ldy);
+
+/* The activations that are exact on every ISA: the same float32 operations in the same order. NaN as 0x7FC00000. */
+EC_INLINE float ec_clamp_activation(int act, float v)
+{
+    static const union { uint32_t bits; float f; } quiet_nan = {0x7FC00000};
+    const float base = act == EC_ACT_RELU6 ? v : v + 3;
+    const float six = base < 0 ? 0 : base > 6 ? 6 : base; /* relu6 */
+    const float y = act == EC_ACT_RELU6       ? six + 0.0f /* -0 becomes 0 */
+                    : act == EC_ACT_LEAKY_RELU ? (v > 0 ? v : v * 0.01f)
+                    : act == EC_ACT_HARDSWISH  ? v * six / 6
+                                               : six / 6;
+    return y == y ? y : quiet_nan.f;
+}
+
+/* ---- roof ------------------------------------------------------------------------------------------------------ */
+
+/* Runs `reps` rounds of one loop over a (and b), returns the operations or bytes done. */
+typedef double ec_roof_fn(int64_t reps, float *a, float *b, size_t bytes);
+
+/* ---- dispatch.c: one row per op, resolved at the first call ------------------------------------------------------ */
+
+typedef struct {
+    ec_gemm_s8c_tile_fn *tile;
+    int rows, vecs;      /* the largest tile */
+    uint8_t flip;        /* 0: the tile wants q as uint8; 0x80: it wants q - 128 as int8 */
+    double macs_per_ns;  /* of one thread of a slow CPU that has the ISA: decides when threads pay */
+} ec_gemm_s8c_impl;
+
+typedef struct {
+    ec_gemm_f32_tile_fn *tile;
+    int rows, vecs;
+    double macs_per_ns;
+} ec_gemm_f32_impl;
+
+const ec_gemm_s8c_impl *ec_use_gemm_s8c(void);
+const ec_gemm_f32_impl *ec_use_gemm_f32(void);
+ec_quantize_rows_fn *ec_use_quantize_rows(void);
+ec_transpose_f32_fn *ec_use_transpose_f32(void);
+ec_expand_s8_fn *ec_use_expand_s8(void);
+ec_activation_fn *ec_use_activation(void);
+
+/* ---- threads.c --------------------------------------------------------------------------------------------------- */
+
+/* Runs task(ctx, i, thread) for i in [0, count), the caller and at most threads - 1 workers taking the next i each time.
+ * thread is 0 .. threads - 1: an index for scratch. On every thread the floating-point mode is the default meanwhile.
+ * Returns whether it was handed to the pool: not with one thread or one index, nor while the pool is busy. */
+typedef void ec_task(void *ctx, int64_t i, int thread);
+int ec_parallel(int threads, int64_t count, ec_task *task, void *ctx);
+
+#endif

@@ -1,0 +1,136 @@
+"""Which backend runs, and what may be known about it: set_backend, info. A backend is a module with one function per op."""
+
+import importlib
+import importlib.util
+import os
+import platform
+import sys
+from types import ModuleType
+from typing import Any
+
+OPS = ("gemm_s8c", "gemm_f32", "quantize_rows", "activation")
+BACKENDS = ("auto", "c", "reference")
+_NO_C = (
+    "the C library was not built when edgecomp was installed: install a C compiler (Debian: apt-get install gcc python3-dev) and run"
+    " EDGECOMP_REQUIRE_C=1 pip install --force-reinstall --no-cache-dir edgecomp"
+)
+
+_current: ModuleType | None = None
+
+
+def load_c() -> ModuleType | None:
+    """The C backend, or None where it was not built."""
+    try:
+        return importlib.import_module("edgecomp._c_backend")
+    except ImportError:
+        return None
+
+
+def set_backend(name: str = "auto", *, isa: str | None = None) -> None:
+    """Chooses the code that runs the ops, for the whole process.
+
+    Args:
+        name: "auto" (the best there is), "c" or "reference" (NumPy).
+        isa: cap on the instruction set, one of `info()["isa"]["compiled"]`; None lifts it. C only.
+
+    Raises:
+        ValueError: an unknown name, or an ISA that this architecture has not.
+        RuntimeError: "c" where the C library was not built.
+
+    Example:
+        >>> import edgecomp as ec
+        >>> ec.set_backend("reference"); ec.info()["backend"]
+        'reference'
+        >>> ec.set_backend("auto")
+    """
+    global _current
+    if name not in BACKENDS:
+        raise ValueError(f"set_backend: no backend is called {name!r}, wanted one of {', '.join(BACKENDS)}")
+    c = load_c() if name != "reference" else None
+    if name == "c" and c is None:
+        raise RuntimeError(f"set_backend: {_NO_C}")
+    if isa is not None and c is None:
+        raise ValueError("set_backend: isa= is for the C backend")
+    if c is not None:
+        if c.lib.ec_set_isa((isa or "").encode()):
+            raise ValueError(f"set_backend: no ISA is called {isa!r} here, wanted one of {', '.join(c.ISAS)}")
+        _current = c
+    else:
+        _current = importlib.import_module("edgecomp.reference")
+
+
+def current() -> ModuleType:
+    """The backend in use. The first call reads EDGECOMP_BACKEND, EDGECOMP_ISA and EDGECOMP_NUM_THREADS: a bad value raises
+    ValueError."""
+    if _current is not None:
+        return _current
+    env = os.environ
+    threads = env.get("EDGECOMP_NUM_THREADS", "").strip()
+    if threads and not (threads.isdecimal() and 1 <= int(threads) <= 1024):
+        raise ValueError(f"EDGECOMP_NUM_THREADS is {threads!r}, wanted 1..1024")
+    name, isa = env.get("EDGECOMP_BACKEND", "").strip() or "auto", env.get("EDGECOMP_ISA", "").strip() or None
+    if name not in BACKENDS:
+        raise ValueError(f"EDGECOMP_BACKEND is {name!r}, wanted one of {', '.join(BACKENDS)}")
+    c = load_c()
+    if isa is not None and c is not None and isa not in c.ISAS:
+        raise ValueError(f"EDGECOMP_ISA is {isa!r}, wanted one of {', '.join(c.ISAS)}")
+    set_backend(name, isa=isa if c is not None and name != "reference" else None)
+    assert _current is not None
+    return _current
+
+
+def _version(package: str) -> str | None:
+    try:
+        from importlib.metadata import PackageNotFoundError, version
+
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as f:
+            return next(line.split(":", 1)[1].strip() for line in f if line.startswith(("model name", "Model")))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def info() -> dict[str, Any]:
+    """What this machine has, what was compiled and what runs: a nested dict of plain values.
+
+    Keys: version, machine (cpu, arch, cores, os), isa (detected, compiled, cap), ops (op -> backend, variant), backend, threads,
+    versions, missing (a list of what, why, fix).
+
+    Raises:
+        ValueError: one of the EDGECOMP_* environment variables has a bad value.
+    """
+    from edgecomp import __version__, pool
+
+    use, c = current(), load_c()
+    detected = [name for i, name in enumerate(c.ISAS) if c.lib.ec_isa_detected(i)] if c else []
+    compiled = [name for i, name in enumerate(c.ISAS) if c.lib.ec_isa_compiled(i)] if c else []
+    allowed = [name for name in detected if c and c.lib.ec_isa_allows(name.encode())]
+    missing = []
+    if c is None:
+        missing.append({"what": "C library", "why": "without it every op runs in NumPy, 10 to 1000 times slower", "fix": _NO_C})
+    for package, why, extra in (("rich", "tables and progress bars", "cli"),):
+        if importlib.util.find_spec(package) is None:
+            missing.append({"what": package, "why": why, "fix": f'pip install "edgecomp[{extra}]"'})
+    name = use.__name__.rsplit(".", 1)[-1]
+    backend = {"_c_backend": "c"}.get(name, name)
+    return {
+        "version": __version__,
+        "machine": {
+            "cpu": _cpu_name(),
+            "arch": platform.machine(),
+            "cores": c.lib.ec_cpu_count() if c else os.cpu_count(),
+            "os": platform.platform(),
+        },
+        "isa": {"detected": detected, "compiled": compiled, "cap": allowed[-1] if allowed != detected else None},
+        "ops": {op: {"backend": backend, "variant": use.variant(op)} for op in OPS},
+        "backend": backend,
+        "threads": pool.get_num_threads(),
+        "versions": {"python": sys.version.split()[0]} | {p: _version(p) for p in ("numpy", "cffi", "numba", "scipy")},
+        "missing": missing,
+    }

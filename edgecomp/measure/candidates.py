@@ -1,0 +1,153 @@
+"""What is timed: this package's ops, and NumPy beside them, at a shape, on data made up here, against the peak that bounds them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+import edgecomp as ec
+from edgecomp.measure.roof import Probe, dram_bytes
+from edgecomp.measure.shapes import Shape
+from edgecomp.measure.timing import Call, Candidate, cold_copies, rotating
+
+# OpenBLAS's idle threads go on spinning after a call, and would slow down whatever is timed next.
+NUMPY_SETTLE = 0.05
+
+Maker = Callable[[], Call]  # gives a call with a weight of its own
+
+
+def _floats(*shape: int) -> npt.NDArray[np.float32]:
+    return np.random.default_rng(1).standard_normal(shape, dtype=np.float32)
+
+
+def _int8(*shape: int) -> npt.NDArray[np.int8]:
+    return np.random.default_rng(2).integers(-127, 128, shape, dtype=np.int8)
+
+
+# Outputs exist beforehand and are written once (np.ones): the page faults of a fresh one cost more than many a kernel.
+
+
+def _linear_int8(shape: Shape, threads: int) -> tuple[Maker, int]:
+    x, bias, y = _floats(shape.m, shape.k), _floats(shape.n), np.ones((shape.m, shape.n), np.float32)
+    q, scale = _int8(shape.n, shape.k), np.full(shape.n, 0.01, np.float32)
+
+    def make() -> Call:
+        w = ec.Int8Weight.from_arrays(q, scale)
+        return lambda: ec.linear(x, w, bias, activation="relu", out=y, threads=threads)
+
+    return make, q.nbytes
+
+
+def _matmul_int8(shape: Shape, threads: int) -> tuple[Maker, int]:
+    a, q, y = _int8(shape.m, shape.k), _int8(shape.n, shape.k), np.ones((shape.m, shape.n), np.int32)
+    scale = np.ones(shape.n, np.float32)
+
+    def make() -> Call:
+        w = ec.Int8Weight.from_arrays(q, scale)
+        return lambda: ec.matmul_int8(a, w, out=y, threads=threads)
+
+    return make, q.nbytes
+
+
+def _linear_f32(shape: Shape, threads: int) -> tuple[Maker, int]:
+    x, bias, y = _floats(shape.m, shape.k), _floats(shape.n), np.ones((shape.m, shape.n), np.float32)
+    dense = _floats(shape.n, shape.k)
+
+    def make() -> Call:
+        w = ec.pack(dense)
+        return lambda: ec.linear(x, w, bias, activation="relu", out=y, threads=threads)
+
+    return make, dense.nbytes
+
+
+def _numpy_f32(shape: Shape, threads: int) -> tuple[Maker, int]:
+    x, dense, y = _floats(shape.m, shape.k), _floats(shape.n, shape.k), np.ones((shape.m, shape.n), np.float32)
+
+    def make() -> Call:
+        w = dense.copy().T
+        return lambda: np.matmul(x, w, out=y)
+
+    return make, dense.nbytes
+
+
+OPS: dict[str, Callable[[Shape, int], tuple[Maker, int]]] = {
+    "linear_int8": _linear_int8,  # Int8Weight, bias and ReLU; x is quantised in every call
+    "matmul_int8": _matmul_int8,  # int8 x int8 -> int32
+    "linear_f32": _linear_f32,  # DenseWeight (packed once), bias and ReLU
+    "numpy_f32": _numpy_f32,  # matmul alone: the baseline
+}
+
+
+@functools.cache
+def _probe(loop: str, threads: int, nbytes: int = 0) -> Probe:
+    return Probe(loop, threads, nbytes)
+
+
+def arithmetic(op: str, threads: int) -> str:
+    """The loop of an op's arithmetic on this CPU. int8: dot products where it has them, else multiply and add."""
+    if op in ("linear_f32", "numpy_f32"):
+        return "fma_f32"
+    return "dot_s8" if _probe("dot_s8", threads).exists else "chain_s8"
+
+
+def peak(against: str, shape: Shape, weight_bytes: int, threads: int) -> tuple[Probe | None, int]:
+    """The probe of a peak, and the work of one call that counts against it. (None, operations) if this CPU has no such peak.
+
+    against: a loop of arithmetic: operations count; "DRAM" or "cache": bytes of weights count, against reading from
+        memory or from a buffer as large as the weights, shared between the threads; "time": no peak.
+    """
+    if against == "DRAM":
+        return _probe("read", threads, dram_bytes(threads)), weight_bytes
+    if against == "cache":
+        return _probe("read", threads, -(-weight_bytes // threads)), weight_bytes
+    if against == "time" or not _probe(against, threads).exists:
+        return None, shape.operations
+    return _probe(against, threads), shape.operations
+
+
+def bound(op: str, shape: Shape, weight_bytes: int, threads: int, cold: bool) -> str:
+    """Which peak bounds a product: what takes longer, its operations or reading its weights once, each at its peak now."""
+    memory = "DRAM" if cold else "cache"
+    compute = arithmetic(op, threads)
+    seconds = {}
+    for against in (compute, memory):
+        probe, work = peak(against, shape, weight_bytes, threads)
+        seconds[against] = work / probe() if probe else 0.0
+    return compute if seconds[compute] >= seconds[memory] else memory
+
+
+def candidate(op: str, shape: Shape, threads: int, *, cold: bool = False, against: str | None = None) -> Candidate:
+    """One op of `OPS` at one shape, ready for `interleave`. NumPy obeys `threads` inside `numpy_threads(threads)` only.
+
+    cold: the calls rotate over so many copies of the weight that each finds its own in memory, as in a model.
+    against: a peak, as in `peak`; None for the one that bounds the product. NumPy is held against none.
+    """
+    make, weight_bytes = OPS[op](shape, threads)
+    run = rotating([make() for _ in range(cold_copies(weight_bytes))]) if cold else make()
+    if op == "numpy_f32":
+        return Candidate(op, run, shape.operations, settle=NUMPY_SETTLE if threads > 1 or not limits_numpy() else 0.0)
+    against = against or bound(op, shape, weight_bytes, threads, cold)
+    probe, work = peak(against, shape, weight_bytes, threads)
+    return Candidate(op, run, work, probe, against=against)
+
+
+def limits_numpy() -> bool:
+    """Whether `numpy_threads` has an effect: with threadpoolctl installed."""
+    return importlib.util.find_spec("threadpoolctl") is not None
+
+
+@contextlib.contextmanager
+def numpy_threads(threads: int) -> Iterator[None]:
+    """Inside, NumPy's matmul uses at most `threads` threads, if threadpoolctl is installed; else as many as it likes."""
+    if not limits_numpy():
+        yield
+        return
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(threads, user_api="blas"):
+        yield

@@ -1,0 +1,269 @@
+"""The ops: check the call, allocate, choose the backend. Every error names the function, the argument, what came and what was wanted."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecomp import arrays, backend, pool
+from edgecomp.reference import ACTIVATIONS
+from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows
+
+K_MAX_UINT8, K_MAX_INT8 = 66311, 132104
+"""The longest sums that fit int32: 255 * 127 * 66311 and 128 * 127 * 132104 are below 2**31."""
+
+
+def _weight(w: Any) -> Int8Weight | DenseWeight | arrays.Float32:
+    if isinstance(w, (Int8Weight, DenseWeight)):
+        return w
+    a = arrays.to_float32(w, "linear: w")
+    if a.ndim != 2:
+        raise ValueError(f"linear: w has shape {a.shape}, wanted [out_features, in_features]")
+    return arrays.rows(a)
+
+
+def _compute(w: Any, compute: str | None) -> str:
+    if compute is None:
+        return "int8" if isinstance(w, Int8Weight) else "float32"
+    if compute not in ("int8", "float32"):
+        raise ValueError(f'linear: compute is {compute!r}, wanted "int8" or "float32"')
+    if compute == "int8" and not isinstance(w, Int8Weight):
+        raise ValueError('linear: compute="int8" wants int8 weights (edgecomp.quantize), w is float32')
+    return compute
+
+
+def linear(
+    x: Any,
+    w: Any,
+    bias: Any = None,
+    *,
+    activation: str | None = None,
+    out: npt.NDArray[Any] | None = None,
+    compute: str | None = None,
+    threads: int | None = None,
+    out_dtype: str = "float32",
+    out_scale: float | None = None,
+    out_zero: int = 0,
+) -> npt.NDArray[Any]:
+    """activation(x @ w.T + bias): a linear layer with any kind of weights.
+
+    Args:
+        x: float32 [..., K] (float16 and float64 are converted), or QuantizedRows.
+        w: Int8Weight, DenseWeight, or a float32 array [N, K] (packed anew at each call: `pack` it once).
+        bias: float32 [N], or None.
+        activation: None, "relu", "relu6", "leaky_relu" (slope 0.01), "hardswish", "hardsigmoid", "gelu", "gelu_tanh", "silu",
+            "tanh" or "sigmoid".
+        out: where to write, [..., N]; may not overlap an input. Returned.
+        compute: "int8" quantises x per row to uint8 on the fly (the default for int8 weights, at every M); "float32" keeps x and
+            expands the weights.
+        threads: limit for this call, 1..1024.
+        out_dtype: "float32", or "int8": clip(rint(y / out_scale) + out_zero, -128, 127).
+        out_scale, out_zero: finite positive float, int in -128..127. With "int8" only.
+
+    Returns:
+        float32 (or int8) [..., N]. With compute="int8" a row of x with NaN or Inf gives a row of NaN, and everything before a
+        transcendental activation has the same bits on every backend, ISA, thread count and M.
+
+    Raises:
+        TypeError: an argument of the wrong kind or dtype.
+        ValueError: wrong shape or value; NaN or Inf in x with int8 output. Nothing is written.
+
+    Example:
+        >>> import numpy as np, edgecomp as ec
+        >>> w = ec.quantize(np.eye(3, dtype=np.float32))
+        >>> ec.linear(np.array([[255.0, 0, 51]], np.float32), w, activation="relu")
+        array([[255.,   0.,  51.]], dtype=float32)
+    """
+    w = _weight(w)
+    n, k = w.shape
+    quantized = isinstance(x, QuantizedRows)
+    if not quantized:
+        x = arrays.to_float32(x, "linear: x")
+    lead = x.shape[:-1]
+    if not x.shape or x.shape[-1] != k:
+        raise ValueError(f"linear: x has shape {x.shape}, weight takes [..., {k}]")
+    how = _compute(w, compute)
+    if quantized and how == "float32":
+        raise ValueError('linear: x is QuantizedRows, which wants int8 weights and compute="int8"')
+    if bias is not None:
+        bias = arrays.vector(bias, n, "linear: bias")
+    if activation is not None and activation not in ACTIVATIONS:
+        raise ValueError(f"linear: activation is {activation!r}, wanted None or one of {', '.join(ACTIVATIONS)}")
+    limit = pool.limit(threads, "linear: threads")
+    scale = _out_scale(out_dtype, out_scale, out_zero, bias)
+    if out is None:
+        y = out = np.empty((*lead, n), np.int8 if scale else np.float32)
+    else:
+        inputs = (x.q, x.scale, x.zero) if quantized else (x,)
+        held = (w,) if isinstance(w, np.ndarray) else tuple(w.arrays().values())
+        y = arrays.check_out(out, (*lead, n), np.int8 if scale else np.float32, "linear: out", *inputs, bias, *held)
+    if y.size == 0:
+        return out
+    if y.ndim != 2:
+        y = y.reshape(-1, n)
+    use = backend.current()
+    if how == "int8":
+        use.gemm_s8c(x if quantized else arrays.rows(x), w, bias, activation, y, scale or 1.0, out_zero, limit)
+        return out
+    gemm = use.gemm_s8c_f32 if isinstance(w, Int8Weight) else use.gemm_f32
+    if not scale:
+        gemm(arrays.rows(x), w, bias, activation, y, limit)
+        return out
+    if not np.isfinite(x).all():
+        raise ValueError(use.reference.NONFINITE_INT8 if hasattr(use, "reference") else use.NONFINITE_INT8)
+    wide = np.empty(y.shape, np.float32)
+    gemm(arrays.rows(x), w, bias, activation, wide, limit)
+    use.requantize(wide, scale, out_zero, y)
+    return out
+
+
+def _out_scale(out_dtype: str, out_scale: float | None, out_zero: int, bias: arrays.Float32 | None) -> float | None:
+    """The scale of an int8 output, None for a float32 one."""
+    if out_dtype == "float32":
+        if out_scale is not None or out_zero != 0:
+            raise ValueError('linear: out_scale and out_zero are for out_dtype="int8"')
+        return None
+    if out_dtype != "int8":
+        raise ValueError(f'linear: out_dtype is {out_dtype!r}, wanted "float32" or "int8"')
+    if out_scale is None or not np.float32(0) < np.float32(out_scale) < np.inf:
+        raise ValueError(f"linear: out_scale is {out_scale!r}, wanted a positive float")
+    if isinstance(out_zero, bool) or not hasattr(out_zero, "__index__") or not -128 <= out_zero <= 127:
+        raise ValueError(f"linear: out_zero is {out_zero!r}, wanted an int in -128..127")
+    if bias is not None and not np.isfinite(bias).all():
+        raise ValueError("linear: bias has NaN or Inf, which int8 output cannot express")
+    return float(out_scale)
+
+
+def quantize_rows(x: Any, *, threads: int | None = None) -> QuantizedRows:
+    """Quantises x to uint8 with one scale and zero point per row, once for several `linear` calls.
+
+    Args:
+        x: float32 [..., K].
+        threads: limit for this call, 1..1024.
+
+    Returns:
+        QuantizedRows: q uint8 [..., K], scale float32 [...], zero uint8 [...]; x is about (q - zero) * scale, off by half a scale
+        at most. A row with NaN or Inf gets scale NaN.
+
+    Raises:
+        TypeError, ValueError: x is no float array, or has no dimension.
+
+    Example:
+        >>> import numpy as np, edgecomp as ec
+        >>> xq = ec.quantize_rows(np.array([[-1.0, 0.0, 1.55]], np.float32))
+        >>> xq.q, xq.zero
+        (array([[  0, 100, 255]], dtype=uint8), array([100], dtype=uint8))
+    """
+    x = arrays.to_float32(x, "quantize_rows: x")
+    if x.ndim == 0:
+        raise ValueError("quantize_rows: x has shape (), wanted [..., K]")
+    limit = pool.limit(threads, "quantize_rows: threads")
+    flat = arrays.rows(x)
+    m, k = flat.shape
+    q, scale, zero = np.empty((m, k), np.uint8), np.empty(m, np.float32), np.empty(m, np.uint8)
+    if m:
+        backend.current().quantize_rows(flat, q, scale, zero, limit)
+    lead = x.shape[:-1]
+    return QuantizedRows(q.reshape(x.shape), scale.reshape(lead), zero.reshape(lead))
+
+
+def matmul_int8(a: Any, w: Int8Weight, out: npt.NDArray[np.int32] | None = None, *, threads: int | None = None) -> npt.NDArray[np.int32]:
+    """a @ w.q.T in exact int32: no scales.
+
+    Args:
+        a: int8 or uint8 [..., K]; K at most 132104 (int8) or 66311 (uint8), so that every sum fits int32.
+        w: Int8Weight [N, K].
+        out: int32 [..., N] to write to; may not overlap an input. Returned.
+        threads: limit for this call, 1..1024.
+
+    Raises:
+        TypeError: a is not int8 or uint8, w no Int8Weight.
+        ValueError: wrong shape, or K too large.
+
+    Example:
+        >>> import numpy as np, edgecomp as ec
+        >>> w = ec.Int8Weight.from_arrays(np.array([[1, 2], [3, -4]], np.int8), np.ones(2, np.float32))
+        >>> ec.matmul_int8(np.array([[10, 100]], np.uint8), w)
+        array([[ 210, -370]], dtype=int32)
+    """
+    a = arrays.to_numpy(a, "matmul_int8: a")
+    if a.dtype != np.int8 and a.dtype != np.uint8:
+        raise TypeError(f"matmul_int8: a has dtype {a.dtype}, wanted int8 or uint8")
+    if not isinstance(w, Int8Weight):
+        raise TypeError(f"matmul_int8: w is a {type(w).__name__}, wanted Int8Weight")
+    n, k = w.shape
+    if not a.shape or a.shape[-1] != k:
+        raise ValueError(f"matmul_int8: a has shape {a.shape}, weight takes [..., {k}]")
+    most = K_MAX_INT8 if a.dtype == np.int8 else K_MAX_UINT8
+    if k > most:
+        raise ValueError(f"matmul_int8: K is {k}, {a.dtype} sums fit int32 up to {most}")
+    limit = pool.limit(threads, "matmul_int8: threads")
+    shape = (*a.shape[:-1], n)
+    if out is None:
+        y = out = np.empty(shape, np.int32)
+    else:
+        y = arrays.check_out(out, shape, np.int32, "matmul_int8: out", a, *w.arrays().values())
+    if y.size:
+        backend.current().gemm_s8c_i32(arrays.rows(a), w, y if y.ndim == 2 else y.reshape(-1, n), limit)
+    return out
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a `linear` call does: print it, or read the fields."""
+
+    op: str
+    backend: str
+    variant: str
+    threads: int
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.op} on {self.backend}:{self.variant}, {self.threads} thread{'s' if self.threads > 1 else ''}"]
+        return "\n  ".join(lines + list(self.notes))
+
+
+def explain(x: Any, w: Any, *, compute: str | None = None, threads: int | None = None) -> Explanation:
+    """Which kernel `linear(x, w)` runs, on which ISA, with how many threads, and what is converted or copied on the way.
+
+    Nothing is computed. Raises what `linear` would raise for these arguments.
+
+    Example:
+        >>> import numpy as np, edgecomp as ec
+        >>> e = ec.explain(np.zeros((1, 8), np.float64), ec.quantize(np.ones((4, 8), np.float32)))
+        >>> e.op, e.notes[0]
+        ('gemm_s8c', 'x: float64 converted to float32')
+    """
+    notes = []
+    weight = _weight(w)
+    n, k = weight.shape
+    if isinstance(x, QuantizedRows):
+        notes.append("x: quantised already")
+    else:
+        given = arrays.to_numpy(x, "linear: x")
+        x = arrays.to_float32(given, "linear: x")
+        if given.dtype != np.float32:
+            notes.append(f"x: {given.dtype} converted to float32")
+        if x.ndim and not np.shares_memory(x, arrays.rows(x)) and x.size:
+            notes.append("x: copied, its rows are not contiguous")
+    if not x.shape or x.shape[-1] != k:
+        raise ValueError(f"linear: x has shape {x.shape}, weight takes [..., {k}]")
+    how = _compute(weight, compute)
+    m = int(np.prod(x.shape[:-1]))
+    limit = pool.limit(threads, "linear: threads")
+    use = backend.current()
+    if how == "int8":
+        op = "gemm_s8c"
+        notes.append("x: quantised to uint8 per row" if not isinstance(x, QuantizedRows) else "int32 sums, float32 output")
+    elif isinstance(weight, Int8Weight):
+        op = "gemm_s8c_f32"
+        notes.append("w: expanded to float32 block by block")
+    else:
+        op = "gemm_f32"
+        if not isinstance(weight, DenseWeight):
+            notes.append("w: packed at each call; edgecomp.pack(w) does it once")
+    c = backend.load_c()
+    plan = c.threads_for(op, m, n, k, limit) if c is not None and use is c else 1
+    family = {"gemm_s8c_f32": "gemm_f32"}.get(op, op)
+    return Explanation(op, "c" if use is c else "reference", use.variant(family), plan, tuple(notes))

@@ -1,0 +1,113 @@
+"""How many threads an op may use: the process's default, a context of this Python thread, one call. And threadpoolctl."""
+
+import sys
+import threading
+from types import TracebackType
+from typing import Any
+
+from edgecomp import backend
+
+MAX_THREADS = 1024
+
+
+class _Local(threading.local):
+    limit = 0
+
+
+_local = _Local()
+
+
+def check(n: Any, where: str) -> int:
+    """n as a thread limit: an int in 1..1024 (TypeError, ValueError)."""
+    if isinstance(n, bool) or not hasattr(n, "__index__"):
+        raise TypeError(f"{where} is a {type(n).__name__}, wanted None or an int in 1..{MAX_THREADS}")
+    n = n.__index__()
+    if not 1 <= n <= MAX_THREADS:
+        raise ValueError(f"{where} is {n}, wanted 1..{MAX_THREADS}")
+    return int(n)
+
+
+def limit(n: int | None, where: str) -> int:
+    """What a call hands to its backend: its own limit, else that of the `threads` context, else 0 for the default."""
+    return _local.limit if n is None else check(n, where)
+
+
+def set_num_threads(n: int | None) -> None:
+    """Sets the default thread limit of the process, 1..1024; None goes back to EDGECOMP_NUM_THREADS, OMP_NUM_THREADS or the CPUs
+    this process may use.
+
+    Example:
+        >>> import edgecomp as ec
+        >>> ec.set_num_threads(2); ec.get_num_threads()
+        2
+        >>> ec.set_num_threads(None)
+    """
+    n = 0 if n is None else check(n, "set_num_threads: n")
+    backend.current()
+    c = backend.load_c()
+    if c is not None:
+        c.lib.edgecomp_set_num_threads(n)
+
+
+def get_num_threads() -> int:
+    """The thread limit that a call without `threads=` has now, in this Python thread."""
+    if _local.limit:
+        return _local.limit
+    backend.current()
+    c = backend.load_c()
+    return int(c.lib.edgecomp_get_num_threads()) if c is not None else 1
+
+
+class threads:
+    """`with ec.threads(n):` limits the calls that this Python thread makes inside.
+
+    Example:
+        >>> import edgecomp as ec
+        >>> with ec.threads(1):
+        ...     ec.get_num_threads()
+        1
+    """
+
+    def __init__(self, n: int) -> None:
+        self._n = check(n, "threads: n")
+        self._before: list[int] = []
+
+    def __enter__(self) -> "threads":
+        self._before.append(_local.limit)
+        _local.limit = self._n
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        _local.limit = self._before.pop()
+
+
+def register_threadpoolctl() -> None:
+    """Makes the pool visible to threadpoolctl: `threadpool_limits` and `threadpool_info` then know it (user_api "edgecomp").
+
+    Done by itself when threadpoolctl is imported before edgecomp; call it otherwise. Raises ImportError without threadpoolctl.
+    """
+    import threadpoolctl
+
+    class EdgecompController(threadpoolctl.LibController):  # type: ignore[misc]
+        user_api = "edgecomp"
+        internal_api = "edgecomp"
+        filename_prefixes = ("_edgecomp_c",)
+        check_symbols = ("edgecomp_get_num_threads", "edgecomp_set_num_threads")
+
+        def get_num_threads(self) -> int:
+            return int(self.dynlib.edgecomp_get_num_threads())
+
+        def set_num_threads(self, num_threads: int) -> None:
+            self.dynlib.edgecomp_set_num_threads(num_threads)
+
+        def get_version(self) -> str:
+            import ctypes
+
+            self.dynlib.ec_version.restype = ctypes.c_char_p
+            return str(self.dynlib.ec_version().decode())
+
+    threadpoolctl.register(EdgecompController)
+
+
+if "threadpoolctl" in sys.modules:
+    register_threadpoolctl()

@@ -1,0 +1,149 @@
+"""The specification: every op in plain NumPy, and the backend where nothing is compiled.
+
+The int8 ops define the bits: all arithmetic is float32, rounded to nearest even after each operation, in the order written here;
+every other backend gives the same results up to a transcendental activation. Arguments are checked by edgecomp.ops; y is written.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows
+
+Float32 = npt.NDArray[np.float32]
+_f = np.float32
+
+
+def variant(op: str) -> str:
+    """The code that serves an op: here always NumPy."""
+    return "numpy"
+
+
+def quantize_rows(x: Float32, q: npt.NDArray[np.uint8], scale: Float32, zero: npt.NDArray[np.uint8], threads: int = 0) -> None:
+    """x [M, K] to q uint8 [M, K], scale float32 [M], zero uint8 [M]: asymmetric, one scale per row, 0 always on the grid.
+
+    A row with a scale below 2**-126 counts as zeros (q 0, scale 1, zero 0); one with NaN or Inf gets scale NaN, q and zero 0.
+    """
+    with np.errstate(all="ignore"):
+        finite = np.isfinite(x).all(axis=1)
+        lo, hi = x.min(axis=1, initial=0), x.max(axis=1, initial=0)
+        s = hi / _f(255) - lo / _f(255)
+        used = finite & (s >= _f(2.0**-126))
+        inv = np.where(used, _f(1) / s, _f(0))
+        z = np.where(used, np.clip(np.rint(-lo * inv), 0, 255), _f(0))
+        values = np.where(used[:, None], x, _f(0)) * inv[:, None]
+        q[...] = np.clip(np.rint(values) + z[:, None], 0, 255)
+        zero[...] = z
+        scale[...] = np.where(used, s, np.where(finite, _f(1), _f(np.nan)))
+
+
+def gemm_s8c(
+    x: Float32 | QuantizedRows,
+    w: Int8Weight,
+    bias: Float32 | None,
+    activation: str | None,
+    y: npt.NDArray[Any],
+    out_scale: float = 1.0,
+    out_zero: int = 0,
+    threads: int = 0,
+) -> None:
+    """y [M, N] = activation(x w^T + bias) with x quantised per row: ((float(sum (q - zero) w) * sx) * sw) + bias.
+
+    The sums are exact integers, however long; NaN results are stored as 0x7FC00000. An int8 y is requantised with out_scale and
+    out_zero, and refused (ValueError) if x has NaN or Inf.
+    """
+    if isinstance(x, QuantizedRows):
+        q, sx, zero = x.q.reshape(y.shape[0], -1), x.scale.reshape(-1), x.zero.reshape(-1)
+    else:
+        q, sx, zero = np.empty(x.shape, np.uint8), np.empty(len(x), np.float32), np.empty(len(x), np.uint8)
+        quantize_rows(x, q, sx, zero)
+    if y.dtype == np.int8 and np.isnan(sx).any():
+        raise ValueError(NONFINITE_INT8)
+    acc = (q.astype(np.float64) - zero[:, None]) @ w.q.T.astype(np.float64)  # exact: every partial sum is an integer below 2**53
+    with np.errstate(all="ignore"):
+        v = acc.astype(np.float32) * sx[:, None] * w.scale
+        if bias is not None:
+            v = v + bias
+    v[np.isnan(v)] = np.nan
+    _finish(v, activation, y, out_scale, out_zero)
+
+
+def gemm_s8c_i32(a: npt.NDArray[Any], w: Int8Weight, y: npt.NDArray[np.int32], threads: int = 0) -> None:
+    """y int32 [M, N] = a w^T exactly; a is int8 or uint8 [M, K]."""
+    y[...] = a.astype(np.float64) @ w.q.T.astype(np.float64)
+
+
+def gemm_s8c_f32(x: Float32, w: Int8Weight, bias: Float32 | None, activation: str | None, y: npt.NDArray[Any], threads: int = 0) -> None:
+    """y = activation(x w^T + bias), float activations and the dequantised weights."""
+    gemm_f32(x, w.dequantize(), bias, activation, y)
+
+
+def gemm_f32(
+    x: Float32, w: Float32 | DenseWeight, bias: Float32 | None, activation: str | None, y: npt.NDArray[Any], threads: int = 0
+) -> None:
+    """y [M, N] = activation(x w^T + bias) in float32."""
+    with np.errstate(all="ignore"):
+        v = x @ (w.dequantize() if isinstance(w, DenseWeight) else w).T
+        if bias is not None:
+            v = v + bias
+    _finish(v, activation, y, 1.0, 0)
+
+
+def requantize(y: Float32, scale: float, zero: int, q: npt.NDArray[np.int8]) -> None:
+    """q = clip(rint(y / scale) + zero, -128, 127); NaN as zero."""
+    with np.errstate(all="ignore"):
+        v = np.clip(np.rint(y / _f(scale)) + _f(zero), -128, 127)
+    q[...] = np.where(np.isnan(v), _f(zero), v)
+
+
+NONFINITE_INT8 = "linear: x has a row with NaN or Inf, which int8 output cannot express"
+
+
+def _finish(v: Float32, activation: str | None, y: npt.NDArray[Any], out_scale: float, out_zero: int) -> None:
+    if activation is not None:
+        v = ACTIVATIONS[activation](v)
+    if y.dtype == np.int8:
+        requantize(v, out_scale, out_zero, y)
+    else:
+        y[...] = v
+
+
+def _relu(v: Float32) -> Float32:
+    return np.where((v > 0) | np.isnan(v), v, _f(0))
+
+
+def _relu6(v: Float32) -> Float32:
+    return np.clip(v, _f(0), _f(6)) + _f(0)  # + 0: no -0
+
+
+def _canonical(v: Float32) -> Float32:
+    return np.where(np.isnan(v), _f(np.nan), v)
+
+
+def _quiet(function: Any) -> Any:
+    def inner(v: Float32) -> Float32:
+        with np.errstate(all="ignore"):
+            return np.asarray(function(v), np.float32)
+
+    return inner
+
+
+_erf = np.frompyfunc(math.erfc, 1, 1)  # NumPy has none
+
+ACTIVATIONS = {
+    "relu": _relu,
+    "relu6": _relu6,
+    "leaky_relu": _quiet(lambda v: np.where(v > 0, v, v * _f(0.01))),
+    "hardswish": _quiet(lambda v: _canonical(v * _relu6(v + _f(3)) / _f(6))),
+    "hardsigmoid": _quiet(lambda v: _relu6(v + _f(3)) / _f(6)),
+    "gelu": _quiet(lambda v: 0.5 * v.astype(np.float64) * _erf(v.astype(np.float64) * -math.sqrt(0.5)).astype(np.float64)),
+    "gelu_tanh": _quiet(
+        lambda v: 0.5 * v.astype(np.float64) * (1 + np.tanh(math.sqrt(2 / math.pi) * (v.astype(np.float64) + 0.044715 * v.astype(np.float64) ** 3)))
+    ),
+    "silu": _quiet(lambda v: v.astype(np.float64) / (1 + np.exp(-v.astype(np.float64)))),
+    "tanh": _quiet(lambda v: np.tanh(v.astype(np.float64))),
+    "sigmoid": _quiet(lambda v: 1 / (1 + np.exp(-v.astype(np.float64)))),
+}
+"""What `activation=` may name. leaky_relu has slope 0.01; gelu is the exact one (erf), gelu_tanh its tanh form."""

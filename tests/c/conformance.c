@@ -1,0 +1,159 @@
+/* Checks every ISA variant that this CPU runs, through the public API, against the plain loops of oracle.h.
+ *
+ *     conformance [--quick] [--need=ISA]      --need: fail if that line cannot run here
+ *
+ * Integer results, and float results of the int8 ops before a smooth activation, have to have the oracle's bits: hence
+ * those of every other ISA, thread count and m. The float ops have to stay within an error bound, and to give the same
+ * bits for every thread count. All buffers touch forbidden pages; the
+ * caller's floating-point mode is hostile in half of the calls. */
+#include <signal.h>
+#include <sys/wait.h>
+
+#include "float32.h"
+#include "int8.h"
+#include "pool.h"
+
+typedef struct {
+    const char *name;
+    void (*make)(problem *);
+    void (*check)(const problem *);
+    int m, n, k;         /* which sizes mean something */
+    const char *uses[4]; /* the rows of dispatch's table that it runs through, the most interesting first */
+} op;
+
+static const op OPS[] = {
+    {"quantize_rows", make_rows, check_quantize_rows, 1, 0, 1, {"quantize_rows"}},
+    {"requantize", make_rows, check_requantize, 0, 0, 1, {NULL}},
+    {"gemm_s8c", make_gemm_s8c, check_gemm_s8c, 1, 1, 1, {"gemm_s8c", "quantize_rows", "activation"}},
+    {"gemm_s8c_i32", make_gemm_s8c_i32, check_gemm_s8c_i32, 1, 1, 1, {"gemm_s8c"}},
+    {"gemm_s8c_f32", make_gemm_s8c_f32, check_gemm_s8c_f32, 1, 1, 1, {"gemm_f32", "activation"}},
+    {"gemm_f32", make_gemm_f32, check_gemm_f32, 1, 1, 1, {"gemm_f32", "activation"}},
+    {"activation", make_activation, check_activation, 1, 1, 0, {"activation", "gemm_s8c"}},
+    {"pool", make_pool, check_pool, 0, 0, 0, {"gemm_s8c"}},
+};
+enum { MAX_ISAS = 16 };
+
+static int64_t at_most(int64_t a, int64_t limit) { return a < limit ? a : limit; }
+
+static int quick;
+static long long passed[MAX_ISAS];
+
+/* A line at which dispatch chooses what it has chosen at the line before, for this op, need not run. */
+static int differs_from_last(const op *op, char *last, size_t size)
+{
+    char chosen[96] = "";
+    for (int i = 0; op->uses[i]; i++)
+        snprintf(chosen + strlen(chosen), sizeof chosen - strlen(chosen), " %s", ec_variant(op->uses[i]));
+    const int differs = strcmp(chosen, last) != 0;
+    snprintf(last, size, "%s", chosen);
+    return differs;
+}
+
+static void run_problem(const op *op, int64_t m, int64_t n, int64_t k)
+{
+    problem p = {.m = m, .n = n, .k = k, .panels = (n + 15) / 16};
+    now->m = m, now->n = n, now->k = k;
+    strcpy(now->isa, "any");
+    strcpy(now->call, "making the problem");
+    seed(m, n, k);
+    op->make(&p);
+    char last[96] = "none";
+    for (int isa = 0; isa < ec_isa_count(); isa++) {
+        const long long before = now->passed;
+        if (!ec_isa_detected(isa))
+            continue;
+        if (ec_set_isa(ec_isa_name(isa)) != EC_OK)
+            fail("ec_set_isa refuses %s", ec_isa_name(isa));
+        if (!differs_from_last(op, last, sizeof last))
+            continue;
+        snprintf(now->isa, sizeof now->isa, "%s", ec_isa_name(isa));
+        op->check(&p);
+        passed[isa] += now->passed - before;
+    }
+}
+
+static void run_op(const op *op)
+{
+    static const int16_t M[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 33, 0};
+    static const int16_t N[] = {1, 2, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 97, 129, 0};
+    static const int16_t K[] = {1, 2, 3, 4, 5, 15, 16, 17, 63, 64, 65, 127, 130, 1000, 0};
+    static const int LARGE[][3] = {{3, 17, 66312}, {9, 33, 70001}, {1, 2, 140000}, {64, 520, 512}, {33, 777, 1030}, {201, 97, 1000}};
+    /* A problem in ten, or in forty: primes to the lengths of the lists, so that every size meets every other. */
+    const int stride = op->m + op->n + op->k < 3 ? 1 : quick ? 41 : 11;
+    int count = 0;
+    snprintf(now->op, sizeof now->op, "%s", op->name);
+    memset(passed, 0, sizeof passed);
+    for (size_t m = 0; m < (op->m ? sizeof M / sizeof *M : 1); m++)
+        for (size_t n = 0; n < (op->n ? sizeof N / sizeof *N : 1); n++)
+            for (size_t k = 0; k < (op->k ? sizeof K / sizeof *K : 1); k++)
+                if (count++ % stride == 0)
+                    run_problem(op, M[m], N[n], K[k]);
+    const int is_i32 = op->check == check_gemm_s8c_i32;
+    for (size_t i = 0; i < sizeof LARGE / sizeof *LARGE && op->m && op->k; i++)
+        run_problem(op, LARGE[i][0], LARGE[i][1], is_i32 ? at_most(LARGE[i][2], 132104) : LARGE[i][2]);
+    if (is_i32)
+        run_problem(op, 5, 18, 66311); /* the largest k for uint8 */
+    if (op->check == check_activation)
+        run_problem(op, 3, quick ? 4001 : 100003, 0);
+    for (int isa = 0; isa < ec_isa_count(); isa++)
+        if (passed[isa]) {
+            ec_set_isa(ec_isa_name(isa));
+            const char *variant = op->uses[0] ? ec_variant(op->uses[0]) : "";
+            printf("%-14s %-12s %-12s %8lld\n", op->name, ec_isa_name(isa), strcmp(variant, ec_isa_name(isa)) ? variant : "", passed[isa]);
+        }
+    fflush(stdout);
+}
+
+static void check_lines(const char *need)
+{
+    int found = !need;
+    printf("lines:");
+    for (int isa = 0; isa < ec_isa_count(); isa++) {
+        printf(" %s%s", ec_isa_name(isa), ec_isa_detected(isa) ? "" : "(not here)");
+        found |= need && !strcmp(need, ec_isa_name(isa)) && ec_isa_detected(isa);
+    }
+    printf("\n%-14s %-12s %-12s %8s\n", "op", "line", "served by", "checks");
+    if (!found)
+        fail("this CPU does not run %s", need);
+    if (ec_isa_count() > MAX_ISAS || ec_set_isa("no such line") != EC_E_NAME || ec_variant("no such op") || ec_set_isa(NULL) != EC_OK)
+        fail("unknown names have to be refused");
+}
+
+static int run_all(const char *need)
+{
+    check_lines(need);
+    for (size_t i = 0; i < sizeof OPS / sizeof *OPS; i++)
+        run_op(&OPS[i]);
+    printf("error, as a share of what is allowed:");
+    for (int act = EC_ACT_GELU; act < ACTS; act++)
+        printf(" %s %.2f", ACT_NAMES[act], worst[act]);
+    printf("\n%lld passed, 0 failed\n", now->passed);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    const char *need = NULL;
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], "--quick"))
+            quick = 1;
+        else if (!strncmp(argv[i], "--need=", 7))
+            need = argv[i] + 7;
+        else
+            return fprintf(stderr, "usage: conformance [--quick] [--need=ISA]\n"), 2;
+    now = mmap(NULL, sizeof *now, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    snprintf(now->op, sizeof now->op, "start");
+
+    const pid_t child = fork(); /* so that someone is left to say which call died */
+    if (child == 0) {
+        alarm(1800);
+        const int status = run_all(need);
+        fflush(stdout);
+        _exit(status);
+    }
+    int status;
+    waitpid(child, &status, 0);
+    if (WIFSIGNALED(status))
+        fail("died: %s", strsignal(WTERMSIG(status)));
+    return WEXITSTATUS(status);
+}

@@ -1,0 +1,78 @@
+/* The thread pool, seen from outside: many callers at once, jobs in quick succession, a forked child. */
+#ifndef POOL_H
+#define POOL_H
+#include <pthread.h>
+#include <sys/wait.h>
+
+#include "int8.h"
+
+enum { CALLERS = 3 };
+
+static const float *pool_want;
+static const problem *pool_problem;
+
+static void make_pool(problem *p)
+{
+    p->m = now->m = 40, p->n = now->n = 129, p->k = now->k = 1000; /* just worth a second thread on a fast CPU */
+    p->panels = (p->n + 15) / 16;
+    make_gemm_s8c(p);
+}
+
+static void *caller(void *arg)
+{
+    const problem *p = pool_problem;
+    const int rounds = *(const int *)arg;
+    float *y = malloc((size_t)(p->m * p->n) * sizeof *y);
+    void *work = malloc(ec_gemm_s8c_workspace(p->m, p->k));
+    for (int r = 0; r < rounds && y && work; r++) {
+        memset(y, 0xFF, (size_t)(p->m * p->n) * sizeof *y);
+        if (ec_gemm_s8c(p->m, p->n, p->k, p->x, p->ldx, NULL, NULL, NULL, p->w, p->wscale, p->wsum, p->bias, EC_ACT_NONE, y, NULL, p->n, 0, 0,
+                        2 + r % 3, work) != EC_OK)
+            fail("call %d has failed", r);
+        check_floats(p->m, p->n, y, p->n, pool_want, EC_ACT_NONE, 1);
+    }
+    free(work);
+    free(y);
+    return NULL;
+}
+
+static void check_pool(const problem *p)
+{
+    int rounds = strcmp(ec_variant("gemm_s8c"), "scalar") ? 300 : 20;
+    float *want = resized(&pre, (size_t)(p->m * p->n));
+    for (int64_t i = 0; i < p->m * p->n; i++)
+        want[i] = one_nan(p->product[i] + p->bias[i % p->n]);
+    pool_problem = p;
+    pool_want = want;
+
+    edgecomp_set_num_threads(3);
+    if (edgecomp_get_num_threads() != 3 || ec_cpu_count() < 1 || ec_threads_that_pay(3, 1) != 1 || ec_threads_that_pay(3, 1e12) != 3)
+        fail("thread limits are not what was set");
+    edgecomp_set_num_threads(0);
+
+    strcpy(now->call, "one caller");
+    caller(&rounds);
+    strcpy(now->call, "several callers at once");
+    pthread_t threads[CALLERS];
+    for (int i = 0; i < CALLERS; i++)
+        if (pthread_create(&threads[i], NULL, caller, &rounds))
+            fail("no thread");
+    for (int i = 0; i < CALLERS; i++)
+        pthread_join(threads[i], NULL);
+    now->passed += (1 + CALLERS) * rounds;
+
+#ifndef __SANITIZE_THREAD__ /* it does not follow a fork */
+    strcpy(now->call, "forked child");
+    const pid_t child = fork();
+    if (child == 0) {
+        caller(&rounds);
+        _exit(0);
+    }
+    int status;
+    waitpid(child, &status, 0);
+    if (!WIFEXITED(status) || WEXITSTATUS(status))
+        fail("the child did not end well: status %#x", (unsigned)status);
+    now->passed += rounds;
+#endif
+}
+#endif
