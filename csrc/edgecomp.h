@@ -7,7 +7,7 @@
  *
  * Every op takes a thread limit, `threads`: 0 means edgecomp_get_num_threads(), and an op may use fewer. Ops may be
  * called from many threads at once: a call that finds the pool busy runs on its caller. Ops allocate nothing: those with
- * a *_workspace() query want that many bytes in `workspace`, which the call overwrites.
+ * a *_workspace() query want that many bytes in `workspace`, which the call overwrites; `size` tells how many there are.
  *
  * Every op returns EC_OK or another value of the first enum below, with nothing written.
  *
@@ -29,8 +29,9 @@ extern "C" {
 /* cdef */
 enum {
     EC_OK = 0,
-    EC_E_NAME = 1,     /* no such ISA on this architecture, or no such op */
-    EC_E_NONFINITE = 2 /* x has NaN or Inf and the output is int8 */
+    EC_E_NAME = 1,      /* no such ISA on this architecture, or no such op */
+    EC_E_NONFINITE = 2, /* x has NaN or Inf and the output is int8 */
+    EC_E_WORKSPACE = 3  /* the workspace is too small: ask the op's query */
 };
 
 enum {
@@ -78,7 +79,7 @@ int ec_threads_that_pay(int limit, double ns);
  * q = 0, scale 1, zero 0; a row with NaN or Inf gives scale NaN, zero 0. q[m][k] contiguous, scale[m], zero[m]. */
 size_t ec_quantize_rows_workspace(int64_t m, int64_t k);
 int ec_quantize_rows(int64_t m, int64_t k, const float *x, int64_t ldx, uint8_t *q, float *scale, uint8_t *zero, int threads,
-                     void *workspace);
+                     void *workspace, size_t size);
 
 /* y = act(x w^T + bias) with int8 weights, one scale per output feature.
  * x: float32 [m][ldx], quantised as above; or NULL, and xq[m][k], xscale[m], xzero[m] are the quantised rows.
@@ -93,17 +94,17 @@ size_t ec_gemm_s8c_workspace(int64_t m, int64_t k);
 int ec_gemm_s8c_threads(int64_t m, int64_t n, int64_t k, int threads); /* how many a call under this limit uses */
 int ec_gemm_s8c(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale,
                 const uint8_t *xzero, const int8_t *w, const float *wscale, const int32_t *wsum, const float *bias, int act,
-                float *y, int8_t *yq, int64_t ldy, float out_scale, int out_zero, int threads, void *workspace);
+                float *y, int8_t *yq, int64_t ldy, float out_scale, int out_zero, int threads, void *workspace, size_t size);
 
 /* y = a w^T exactly, in int32: a uint8, or int8 if a_signed, [m][lda]; k at most 66311 (uint8) or 132104 (int8).
  * Workspace: ec_gemm_s8c_workspace(m, k). */
 int ec_gemm_s8c_i32(int64_t m, int64_t n, int64_t k, const void *a, int64_t lda, int a_signed, const int8_t *w, const int32_t *wsum,
-                    int32_t *y, int64_t ldy, int threads, void *workspace);
+                    int32_t *y, int64_t ldy, int threads, void *workspace, size_t size);
 
 /* As ec_gemm_s8c on float activations that are not quantised: the weights are expanded to float32 block by block.
  * Workspace: ec_gemm_f32_workspace(m, k, 0, threads). */
 int ec_gemm_s8c_f32(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const int8_t *w, const float *wscale, const float *bias,
-                    int act, float *y, int64_t ldy, int threads, void *workspace);
+                    int act, float *y, int64_t ldy, int threads, void *workspace, size_t size);
 
 /* q = clip(rint(y/scale) + zero, -128, 127), NaN as zero; y[count]. */
 int ec_requantize(int64_t count, const float *y, float scale, int zero, int8_t *q);
@@ -116,7 +117,7 @@ int ec_requantize(int64_t count, const float *y, float scale, int zero, int8_t *
 size_t ec_gemm_f32_workspace(int64_t m, int64_t k, int packed, int threads);
 int ec_gemm_f32_threads(int64_t m, int64_t n, int64_t k, int threads);
 int ec_gemm_f32(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const float *w, int64_t ldw, const float *bias, int act,
-                float *y, int64_t ldy, int threads, void *workspace);
+                float *y, int64_t ldy, int threads, void *workspace, size_t size);
 
 /* ---- this machine's peaks ------------------------------------------------------------------------------------------ */
 

@@ -27,42 +27,44 @@ _buffer, _NULL = ffi.from_buffer, ffi.NULL
 class _Scratch(threading.local):
     """The workspace of each Python thread, which only grows."""
 
-    def __init__(self) -> None:
-        self.size = 0
-        self.pointer = _NULL
-
-    def at_least(self, size: int) -> Any:
-        if size > self.size:
-            self.size = size + size // 4
-            self.pointer = _buffer("char[]", np.empty(self.size, np.uint8))  # the cdata keeps the array
-        return self.pointer
+    size = 0
+    pointer = _NULL
 
 
 _scratch = _Scratch()
 
 
-def _raise_if(status: int) -> None:
-    if status == lib.EC_E_NONFINITE:
+def _recover(status: int, workspace: int) -> None:
+    """After a call that did not return EC_OK: makes room so that it can be repeated, or raises."""
+    if status == lib.EC_E_WORKSPACE:
+        _scratch.size = workspace + workspace // 4
+        _scratch.pointer = _buffer(_VOID, np.empty(_scratch.size, np.uint8))  # the cdata keeps the array
+    elif status == lib.EC_E_NONFINITE:
         raise ValueError(reference.NONFINITE_INT8)
-    if status != lib.EC_OK:
+    else:
         raise RuntimeError(f"edgecomp C library: status {status}")
 
 
-def _f32(a: Float32 | None) -> Any:
-    return _NULL if a is None else _buffer("float[]", a) if a.flags.c_contiguous else _strided("float *", a)
+_FLOATS, _BYTES, _INT8S = ffi.typeof("float[]"), ffi.typeof("uint8_t[]"), ffi.typeof("int8_t[]")
+_INT32S, _VOID = ffi.typeof("int32_t[]"), ffi.typeof("char[]")
+_POINTERS = {t: ffi.typeof(t.item.cname + " *") for t in (_FLOATS, _BYTES, _INT8S, _INT32S, _VOID)}
 
 
-def _strided(ctype: str, a: npt.NDArray[Any]) -> Any:
-    return ffi.cast(ctype, a.__array_interface__["data"][0])  # from_buffer takes contiguous arrays only
+def _matrix(kind: Any, a: npt.NDArray[Any], columns: int) -> tuple[Any, int]:
+    """Pointer to a's first element and the distance of its rows in elements."""
+    try:
+        return _buffer(kind, a), columns
+    except ValueError:  # from_buffer takes contiguous arrays only
+        return ffi.cast(_POINTERS[kind], a.__array_interface__["data"][0]), a.strides[0] // a.itemsize
 
 
-def _ld(a: npt.NDArray[Any]) -> int:
-    return a.strides[0] // a.itemsize
+def _vector(a: Float32 | None) -> Any:
+    return _NULL if a is None else _buffer(_FLOATS, a)
 
 
 def _int8_pointers(w: Int8Weight) -> Any:
     if w.pointers is None:
-        object.__setattr__(w, "pointers", (_buffer("int8_t[]", w.panels), _buffer("float[]", w.scales), _buffer("int32_t[]", w.sums)))
+        object.__setattr__(w, "pointers", (_buffer(_INT8S, w.panels), _buffer(_FLOATS, w.scales), _buffer(_INT32S, w.sums)))
     return w.pointers
 
 
@@ -79,12 +81,9 @@ def threads_for(op: str, m: int, n: int, k: int, limit: int) -> int:
 
 def quantize_rows(x: Float32, q: npt.NDArray[np.uint8], scale: Float32, zero: npt.NDArray[np.uint8], threads: int = 0) -> None:
     m, k = x.shape
-    _raise_if(
-        lib.ec_quantize_rows(
-            m, k, _f32(x), _ld(x), _buffer("uint8_t[]", q), _buffer("float[]", scale), _buffer("uint8_t[]", zero), threads,
-            _scratch.at_least(lib.ec_quantize_rows_workspace(m, k)),
-        )
-    )  # fmt: skip
+    args = m, k, *_matrix(_FLOATS, x, k), _buffer(_BYTES, q), _vector(scale), _buffer(_BYTES, zero), threads
+    while status := lib.ec_quantize_rows(*args, _scratch.pointer, _scratch.size):
+        _recover(status, lib.ec_quantize_rows_workspace(m, k))
 
 
 def gemm_s8c(
@@ -93,77 +92,70 @@ def gemm_s8c(
     bias: Float32 | None,
     activation: str | None,
     y: npt.NDArray[Any],
-    out_scale: float = 1.0,
+    out_scale: float | None = None,
     out_zero: int = 0,
     threads: int = 0,
 ) -> None:
     n, k = w.shape
-    m = y.shape[0]
+    m = len(y)
     panels, scales, sums = w.pointers or _int8_pointers(w)
     if isinstance(x, QuantizedRows):
-        rows = _NULL, k, _buffer("uint8_t[]", x.q), _buffer("float[]", x.scale), _buffer("uint8_t[]", x.zero)
+        px, ldx, q, qscale, qzero = _NULL, k, _buffer(_BYTES, x.q), _vector(x.scale), _buffer(_BYTES, x.zero)
     else:
-        rows = _f32(x), _ld(x), _NULL, _NULL, _NULL
-    if y.dtype == np.int8:
-        out = _NULL, _buffer("int8_t[]", y) if y.flags.c_contiguous else _strided("int8_t *", y)
+        px, ldx = _matrix(_FLOATS, x, k)
+        q = qscale = qzero = _NULL
+    if out_scale is None:
+        py, ldy = _matrix(_FLOATS, y, n)
+        pyq, out_scale = _NULL, 1.0
     else:
-        out = _f32(y), _NULL
-    _raise_if(
-        lib.ec_gemm_s8c(
-            m, n, k, *rows, panels, scales, sums, _f32(bias), ACTIVATION_CODES[activation], *out, _ld(y), out_scale, out_zero, threads,
-            _scratch.at_least(lib.ec_gemm_s8c_workspace(m, k)),
-        )
-    )  # fmt: skip
+        pyq, ldy = _matrix(_INT8S, y, n)
+        py = _NULL
+    pb, act, work = _vector(bias), ACTIVATION_CODES[activation], _scratch
+    while status := lib.ec_gemm_s8c(
+        m, n, k, px, ldx, q, qscale, qzero, panels, scales, sums, pb, act, py, pyq, ldy, out_scale, out_zero, threads, work.pointer, work.size
+    ):
+        _recover(status, lib.ec_gemm_s8c_workspace(m, k))
 
 
 def gemm_s8c_i32(a: npt.NDArray[Any], w: Int8Weight, y: npt.NDArray[np.int32], threads: int = 0) -> None:
     n, k = w.shape
-    m = y.shape[0]
+    m = len(y)
     panels, _, sums = w.pointers or _int8_pointers(w)
-    _raise_if(
-        lib.ec_gemm_s8c_i32(
-            m, n, k, _strided("void *", a), _ld(a), a.dtype == np.int8, panels, sums, _strided("int32_t *", y), _ld(y), threads,
-            _scratch.at_least(lib.ec_gemm_s8c_workspace(m, k)),
-        )
-    )  # fmt: skip
+    args = m, n, k, *_matrix(_VOID, a, k), a.dtype == np.int8, panels, sums, *_matrix(_INT32S, y, n), threads
+    while status := lib.ec_gemm_s8c_i32(*args, _scratch.pointer, _scratch.size):
+        _recover(status, lib.ec_gemm_s8c_workspace(m, k))
 
 
-def gemm_s8c_f32(x: Float32, w: Int8Weight, bias: Float32 | None, activation: str | None, y: npt.NDArray[Any], threads: int = 0) -> None:
+def gemm_s8c_f32(x: Float32, w: Int8Weight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
     n, k = w.shape
-    m = y.shape[0]
+    m = len(y)
     panels, scales, _ = w.pointers or _int8_pointers(w)
-    _raise_if(
-        lib.ec_gemm_s8c_f32(
-            m, n, k, _f32(x), _ld(x), panels, scales, _f32(bias), ACTIVATION_CODES[activation], _f32(y), _ld(y), threads,
-            _scratch.at_least(lib.ec_gemm_f32_workspace(m, k, 0, threads)),
-        )
-    )  # fmt: skip
+    act = ACTIVATION_CODES[activation]
+    args = m, n, k, *_matrix(_FLOATS, x, k), panels, scales, _vector(bias), act, *_matrix(_FLOATS, y, n), threads
+    while status := lib.ec_gemm_s8c_f32(*args, _scratch.pointer, _scratch.size):
+        _recover(status, lib.ec_gemm_f32_workspace(m, k, 0, threads))
 
 
-def gemm_f32(
-    x: Float32, w: Float32 | DenseWeight, bias: Float32 | None, activation: str | None, y: npt.NDArray[Any], threads: int = 0
-) -> None:
+def gemm_f32(x: Float32, w: Float32 | DenseWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
     n, k = w.shape
-    m = y.shape[0]
+    m = len(y)
     if isinstance(w, DenseWeight):
         if w.pointers is None:
-            object.__setattr__(w, "pointers", _buffer("float[]", w.panels))
+            object.__setattr__(w, "pointers", _buffer(_FLOATS, w.panels))
         weights, ldw = w.pointers, 0
     else:
-        weights, ldw = _f32(w), max(_ld(w), 1)
-    _raise_if(
-        lib.ec_gemm_f32(
-            m, n, k, _f32(x), _ld(x), weights, ldw, _f32(bias), ACTIVATION_CODES[activation], _f32(y), _ld(y), threads,
-            _scratch.at_least(lib.ec_gemm_f32_workspace(m, k, ldw == 0, threads)),
-        )
-    )  # fmt: skip
+        weights, ldw = _matrix(_FLOATS, w, max(k, 1))
+    act = ACTIVATION_CODES[activation]
+    args = m, n, k, *_matrix(_FLOATS, x, k), weights, ldw, _vector(bias), act, *_matrix(_FLOATS, y, n), threads
+    while status := lib.ec_gemm_f32(*args, _scratch.pointer, _scratch.size):
+        _recover(status, lib.ec_gemm_f32_workspace(m, k, ldw == 0, threads))
 
 
 def requantize(y: Float32, scale: float, zero: int, q: npt.NDArray[np.int8]) -> None:
     for source, target in zip(y, q, strict=True):
-        _raise_if(lib.ec_requantize(len(source), _buffer("float[]", source), scale, zero, _buffer("int8_t[]", target)))
+        lib.ec_requantize(len(source), _vector(source), scale, zero, _buffer(_INT8S, target))
 
 
 def roof(loop: str, reps: int, a: Float32, b: Float32, nbytes: int, threads: int) -> float:
     """Runs one of ROOF_LOOPS on `threads` threads: operations or bytes done, 0.0 if this CPU has no such instruction."""
-    return float(lib.ec_roof(ROOF_LOOPS[loop], reps, _buffer("float[]", a), _buffer("float[]", b), nbytes, threads))
+    return float(lib.ec_roof(ROOF_LOOPS[loop], reps, _vector(a), _vector(b), nbytes, threads))

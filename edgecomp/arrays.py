@@ -1,5 +1,6 @@
 """What a caller may hand in: DLPack, buffers and friends to NumPy, the dtype, stride and `out=` rules. Once for all ops."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,11 @@ def to_numpy(obj: Any, where: str) -> Array:
 def to_float32(obj: Any, where: str) -> Float32:
     """obj as native float32. float16 and float64 are converted; a finite float64 that overflows is a ValueError, any other dtype
     a TypeError."""
+    if type(obj) is np.ndarray and obj.dtype is _F32:
+        return obj
     a = to_numpy(obj, where)
-    if a.dtype is _F32 or a.dtype == _F32:
-        return a
+    if a.dtype == _F32:
+        return a.astype(_F32, copy=False)
     if a.dtype.kind != "f" or a.dtype.itemsize > 8:
         raise TypeError(f"{where} has dtype {a.dtype}, wanted float32 (float16 and float64 are converted)")
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
@@ -48,7 +51,7 @@ def to_float32(obj: Any, where: str) -> Float32:
 def rows(a: Array) -> Array:
     """a [..., K] as [M, K] that C can walk: unit stride in a row, a constant positive stride between rows. Copies if it must."""
     if a.ndim != 2:
-        a = a.reshape(-1, a.shape[-1]) if a.size else np.empty((int(np.prod(a.shape[:-1])), a.shape[-1]), a.dtype)
+        a = a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
     return a if walkable(a) else np.array(a, order="C")
 
 
@@ -68,22 +71,23 @@ def vector(obj: Any, n: int, where: str) -> Float32:
     a = to_float32(obj, where)
     if a.shape != (n,):
         raise ValueError(f"{where} has shape {a.shape}, wanted ({n},)")
-    return a if a.flags.c_contiguous and a.flags.aligned else np.array(a, order="C")
+    f = a.flags
+    return a if f.c_contiguous and f.aligned else np.array(a, order="C")
 
 
-def check_out(out: Any, shape: tuple[int, ...], dtype: npt.DTypeLike, where: str, *inputs: Array | None) -> Array:
+def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], where: str, *inputs: Array | None) -> Array:
     """The caller's `out=`: a writable NumPy array of that shape and dtype, rows as C walks them, sharing no memory with the
     inputs. Returned as it came."""
-    dtype = np.dtype(dtype)
     if type(out) is not np.ndarray:
         raise TypeError(f"{where} is a {type(out).__name__}, wanted a numpy.ndarray")
     if out.dtype != dtype:
         raise TypeError(f"{where} has dtype {out.dtype}, wanted {dtype}")
     if out.shape != shape:
         raise ValueError(f"{where} has shape {out.shape}, wanted {shape}")
-    if not out.flags.writeable:
+    f = out.flags
+    if not f.writeable:
         raise ValueError(f"{where} is read-only")
-    if not out.flags.aligned or not (out.flags.c_contiguous or (out.ndim == 2 and walkable(out))):
+    if not f.aligned or not (f.c_contiguous or (out.ndim == 2 and walkable(out))):
         raise ValueError(
             f"{where} has strides {out.strides}, wanted an aligned C-contiguous array"
             " (a 2-d one may have a larger distance between rows)"

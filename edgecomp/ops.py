@@ -1,14 +1,17 @@
 """The ops: check the call, allocate, choose the backend. Every error names the function, the argument, what came and what was wanted."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgecomp import arrays, backend, pool
+from edgecomp import arrays, backend, pool, reference
 from edgecomp.reference import ACTIVATIONS
 from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows
+
+_FLOAT32, _INT8, _INT32 = np.dtype(np.float32), np.dtype(np.int8), np.dtype(np.int32)
 
 K_MAX_UINT8, K_MAX_INT8 = 66311, 132104
 """The longest sums that fit int32: 255 * 127 * 66311 and 128 * 127 * 132104 are below 2**31."""
@@ -80,9 +83,9 @@ def linear(
     quantized = isinstance(x, QuantizedRows)
     if not quantized:
         x = arrays.to_float32(x, "linear: x")
-    lead = x.shape[:-1]
-    if not x.shape or x.shape[-1] != k:
-        raise ValueError(f"linear: x has shape {x.shape}, weight takes [..., {k}]")
+    shape = x.shape
+    if not shape or shape[-1] != k:
+        raise ValueError(f"linear: x has shape {shape}, weight takes [..., {k}]")
     how = _compute(w, compute)
     if quantized and how == "float32":
         raise ValueError('linear: x is QuantizedRows, which wants int8 weights and compute="int8"')
@@ -91,48 +94,48 @@ def linear(
     if activation is not None and activation not in ACTIVATIONS:
         raise ValueError(f"linear: activation is {activation!r}, wanted None or one of {', '.join(ACTIVATIONS)}")
     limit = pool.limit(threads, "linear: threads")
-    scale = _out_scale(out_dtype, out_scale, out_zero, bias)
+    scale, dtype = _output(out_dtype, out_scale, out_zero, bias)
     if out is None:
-        y = out = np.empty((*lead, n), np.int8 if scale else np.float32)
+        y = out = np.empty((*shape[:-1], n), dtype)
     else:
         inputs = (x.q, x.scale, x.zero) if quantized else (x,)
-        held = (w,) if isinstance(w, np.ndarray) else tuple(w.arrays().values())
-        y = arrays.check_out(out, (*lead, n), np.int8 if scale else np.float32, "linear: out", *inputs, bias, *held)
+        held = w if isinstance(w, np.ndarray) else None  # the arrays of a weight are read-only: no `out` can be one
+        y = arrays.check_out(out, (*shape[:-1], n), dtype, "linear: out", *inputs, bias, held)
     if y.size == 0:
         return out
-    if y.ndim != 2:
+    if len(shape) != 2:
         y = y.reshape(-1, n)
     use = backend.current()
     if how == "int8":
-        use.gemm_s8c(x if quantized else arrays.rows(x), w, bias, activation, y, scale or 1.0, out_zero, limit)
+        use.gemm_s8c(x if quantized else arrays.rows(x), w, bias, activation, y, scale, out_zero, limit)
         return out
     gemm = use.gemm_s8c_f32 if isinstance(w, Int8Weight) else use.gemm_f32
-    if not scale:
+    if scale is None:
         gemm(arrays.rows(x), w, bias, activation, y, limit)
         return out
     if not np.isfinite(x).all():
-        raise ValueError(use.reference.NONFINITE_INT8 if hasattr(use, "reference") else use.NONFINITE_INT8)
+        raise ValueError(reference.NONFINITE_INT8)
     wide = np.empty(y.shape, np.float32)
     gemm(arrays.rows(x), w, bias, activation, wide, limit)
     use.requantize(wide, scale, out_zero, y)
     return out
 
 
-def _out_scale(out_dtype: str, out_scale: float | None, out_zero: int, bias: arrays.Float32 | None) -> float | None:
-    """The scale of an int8 output, None for a float32 one."""
-    if out_dtype == "float32":
-        if out_scale is not None or out_zero != 0:
+def _output(dtype: str, scale: float | None, zero: int, bias: arrays.Float32 | None) -> tuple[float | None, np.dtype[Any]]:
+    """The scale (None for float32) and dtype of the output."""
+    if dtype == "float32":
+        if scale is not None or zero != 0:
             raise ValueError('linear: out_scale and out_zero are for out_dtype="int8"')
-        return None
-    if out_dtype != "int8":
-        raise ValueError(f'linear: out_dtype is {out_dtype!r}, wanted "float32" or "int8"')
-    if out_scale is None or not np.float32(0) < np.float32(out_scale) < np.inf:
-        raise ValueError(f"linear: out_scale is {out_scale!r}, wanted a positive float")
-    if isinstance(out_zero, bool) or not hasattr(out_zero, "__index__") or not -128 <= out_zero <= 127:
-        raise ValueError(f"linear: out_zero is {out_zero!r}, wanted an int in -128..127")
+        return None, _FLOAT32
+    if dtype != "int8":
+        raise ValueError(f'linear: out_dtype is {dtype!r}, wanted "float32" or "int8"')
+    if scale is None or not np.float32(0) < np.float32(scale) < np.inf:
+        raise ValueError(f"linear: out_scale is {scale!r}, wanted a positive float")
+    if isinstance(zero, bool) or not hasattr(zero, "__index__") or not -128 <= zero <= 127:
+        raise ValueError(f"linear: out_zero is {zero!r}, wanted an int in -128..127")
     if bias is not None and not np.isfinite(bias).all():
         raise ValueError("linear: bias has NaN or Inf, which int8 output cannot express")
-    return float(out_scale)
+    return float(scale), _INT8
 
 
 def quantize_rows(x: Any, *, threads: int | None = None) -> QuantizedRows:
@@ -203,7 +206,7 @@ def matmul_int8(a: Any, w: Int8Weight, out: npt.NDArray[np.int32] | None = None,
     if out is None:
         y = out = np.empty(shape, np.int32)
     else:
-        y = arrays.check_out(out, shape, np.int32, "matmul_int8: out", a, *w.arrays().values())
+        y = arrays.check_out(out, shape, _INT32, "matmul_int8: out", a)
     if y.size:
         backend.current().gemm_s8c_i32(arrays.rows(a), w, y if y.ndim == 2 else y.reshape(-1, n), limit)
     return out
@@ -250,7 +253,7 @@ def explain(x: Any, w: Any, *, compute: str | None = None, threads: int | None =
     if not x.shape or x.shape[-1] != k:
         raise ValueError(f"linear: x has shape {x.shape}, weight takes [..., {k}]")
     how = _compute(weight, compute)
-    m = int(np.prod(x.shape[:-1]))
+    m = math.prod(x.shape[:-1])
     limit = pool.limit(threads, "linear: threads")
     use = backend.current()
     if how == "int8":

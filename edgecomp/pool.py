@@ -19,7 +19,7 @@ _local = _Local()
 
 def check(n: Any, where: str) -> int:
     """n as a thread limit: an int in 1..1024 (TypeError, ValueError)."""
-    if isinstance(n, bool) or not hasattr(n, "__index__"):
+    if type(n) is not int and (isinstance(n, bool) or not hasattr(n, "__index__")):
         raise TypeError(f"{where} is a {type(n).__name__}, wanted None or an int in 1..{MAX_THREADS}")
     n = n.__index__()
     if not 1 <= n <= MAX_THREADS:

@@ -45,21 +45,21 @@ def gemm_s8c(
     bias: Float32 | None,
     activation: str | None,
     y: npt.NDArray[Any],
-    out_scale: float = 1.0,
+    out_scale: float | None = None,
     out_zero: int = 0,
     threads: int = 0,
 ) -> None:
     """y [M, N] = activation(x w^T + bias) with x quantised per row: ((float(sum (q - zero) w) * sx) * sw) + bias.
 
-    The sums are exact integers, however long; NaN results are stored as 0x7FC00000. An int8 y is requantised with out_scale and
-    out_zero, and refused (ValueError) if x has NaN or Inf.
+    The sums are exact integers, however long; NaN results are stored as 0x7FC00000. With out_scale y is int8, requantised with
+    out_scale and out_zero, and refused (ValueError) if x has NaN or Inf.
     """
     if isinstance(x, QuantizedRows):
         q, sx, zero = x.q.reshape(y.shape[0], -1), x.scale.reshape(-1), x.zero.reshape(-1)
     else:
         q, sx, zero = np.empty(x.shape, np.uint8), np.empty(len(x), np.float32), np.empty(len(x), np.uint8)
         quantize_rows(x, q, sx, zero)
-    if y.dtype == np.int8 and np.isnan(sx).any():
+    if out_scale is not None and np.isnan(sx).any():
         raise ValueError(NONFINITE_INT8)
     acc = (q.astype(np.float64) - zero[:, None]) @ w.q.T.astype(np.float64)  # exact: every partial sum is an integer below 2**53
     with np.errstate(all="ignore"):
@@ -88,7 +88,7 @@ def gemm_f32(
         v = x @ (w.dequantize() if isinstance(w, DenseWeight) else w).T
         if bias is not None:
             v = v + bias
-    _finish(v, activation, y, 1.0, 0)
+    _finish(v, activation, y, None, 0)
 
 
 def requantize(y: Float32, scale: float, zero: int, q: npt.NDArray[np.int8]) -> None:
@@ -101,10 +101,10 @@ def requantize(y: Float32, scale: float, zero: int, q: npt.NDArray[np.int8]) -> 
 NONFINITE_INT8 = "linear: x has a row with NaN or Inf, which int8 output cannot express"
 
 
-def _finish(v: Float32, activation: str | None, y: npt.NDArray[Any], out_scale: float, out_zero: int) -> None:
+def _finish(v: Float32, activation: str | None, y: npt.NDArray[Any], out_scale: float | None, out_zero: int) -> None:
     if activation is not None:
         v = ACTIVATIONS[activation](v)
-    if y.dtype == np.int8:
+    if out_scale is not None:
         requantize(v, out_scale, out_zero, y)
     else:
         y[...] = v

@@ -134,8 +134,11 @@ int ec_gemm_f32_threads(int64_t m, int64_t n, int64_t k, int threads)
     return ec_threads_that_pay(threads, compute > 0.2 * weights ? compute : 0.2 * weights);
 }
 
-static int run(job *j, int threads, void *workspace)
+static int run(job *j, int threads, void *workspace, size_t size)
 {
+    const int packed = !j->ldw && !j->w8;
+    if (size < ec_gemm_f32_workspace(j->m, j->k, packed, threads))
+        return EC_E_WORKSPACE;
     if (j->m == 0 || j->n == 0)
         return EC_OK;
     j->impl = ec_use_gemm_f32();
@@ -148,7 +151,7 @@ static int run(job *j, int threads, void *workspace)
     j->panel = (float *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
     j->scratch = j->panel + panel_at(j->m, j->m, j->k);
     /* A few rows of packed weights are one stream through all of k. */
-    j->blocks = j->k == 0 || (j->m <= 3 && !j->ldw && !j->w8) ? 1 : ec_div_up(j->k, BLOCK_K);
+    j->blocks = j->k == 0 || (j->m <= 3 && packed) ? 1 : ec_div_up(j->k, BLOCK_K);
 
     ec_parallel(ec_threads_that_pay(threads, 0.15 * (double)j->m * (double)j->k), j->tiles, pack_tile, j);
     j->threads = ec_gemm_f32_threads(j->m, j->n, j->k, threads);
@@ -159,15 +162,15 @@ static int run(job *j, int threads, void *workspace)
 }
 
 int ec_gemm_f32(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const float *w, int64_t ldw, const float *bias, int act,
-                float *y, int64_t ldy, int threads, void *workspace)
+                float *y, int64_t ldy, int threads, void *workspace, size_t size)
 {
     job j = {.m = m, .n = n, .k = k, .x = x, .ldx = ldx, .w = w, .ldw = ldw, .bias = bias, .act = act, .y = y, .ldy = ldy};
-    return run(&j, threads, workspace);
+    return run(&j, threads, workspace, size);
 }
 
 int ec_gemm_s8c_f32(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const int8_t *w, const float *wscale, const float *bias,
-                    int act, float *y, int64_t ldy, int threads, void *workspace)
+                    int act, float *y, int64_t ldy, int threads, void *workspace, size_t size)
 {
     job j = {.m = m, .n = n, .k = k, .x = x, .ldx = ldx, .w8 = w, .wscale = wscale, .bias = bias, .act = act, .y = y, .ldy = ldy};
-    return run(&j, threads, workspace);
+    return run(&j, threads, workspace, size);
 }

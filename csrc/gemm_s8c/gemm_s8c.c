@@ -7,7 +7,7 @@
 enum {
     BLOCK_K = 65536,       /* 255 * 127 * 66311 < 2^31: beyond, exact int32 blocks are added in int64 */
     EXACT_K = 66311,
-    BLOCK_ROWS = 1024,     /* rows that pass by one group before the next group's turn */
+    BLOCK_ROWS = 256,     /* rows that pass by one group before the next group's turn */
     CHUNKS_PER_THREAD = 8  /* so that a thread that is late costs an eighth of its share at most */
 };
 
@@ -165,8 +165,10 @@ int ec_gemm_s8c_threads(int64_t m, int64_t n, int64_t k, int threads)
     return ec_threads_that_pay(threads, compute > 0.05 * weights ? compute : 0.05 * weights);
 }
 
-static int run(job *j, int threads, void *workspace)
+static int run(job *j, int threads, void *workspace, size_t size)
 {
+    if (size < ec_gemm_s8c_workspace(j->m, j->k))
+        return EC_E_WORKSPACE;
     if (j->m == 0 || j->n == 0)
         return EC_OK;
     j->impl = ec_use_gemm_s8c();
@@ -195,16 +197,16 @@ static int run(job *j, int threads, void *workspace)
 
 int ec_gemm_s8c(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale, const uint8_t *xzero,
                 const int8_t *w, const float *wscale, const int32_t *wsum, const float *bias, int act, float *y, int8_t *yq, int64_t ldy,
-                float out_scale, int out_zero, int threads, void *workspace)
+                float out_scale, int out_zero, int threads, void *workspace, size_t size)
 {
     job j = {.m = m, .n = n, .k = k, .x = x, .ldx = x ? ldx : k, .xq = xq, .xscale = xscale, .xzero = xzero, .w = w, .wscale = wscale,
              .wsum = wsum, .bias = bias, .act = act, .y = y, .yq = yq, .ldy = ldy, .out_scale = out_scale, .out_zero = out_zero};
-    return run(&j, threads, workspace);
+    return run(&j, threads, workspace, size);
 }
 
 int ec_gemm_s8c_i32(int64_t m, int64_t n, int64_t k, const void *a, int64_t lda, int a_signed, const int8_t *w, const int32_t *wsum,
-                    int32_t *y, int64_t ldy, int threads, void *workspace)
+                    int32_t *y, int64_t ldy, int threads, void *workspace, size_t size)
 {
     job j = {.m = m, .n = n, .k = k, .xq = a, .ldx = lda, .flip_in = a_signed ? 0x80 : 0, .w = w, .wsum = wsum, .yi = y, .ldy = ldy};
-    return run(&j, threads, workspace);
+    return run(&j, threads, workspace, size);
 }

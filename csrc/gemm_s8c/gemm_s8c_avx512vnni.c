@@ -66,16 +66,18 @@ EC_INLINE void tile(int mr, int nv, int unroll, const ec_gemm_s8c_tile *t)
                 more[i][v][u] = _mm512_setzero_si512();
         }
     }
-    /* Ask for the lines of y now: a masked store that misses L1 stalls what follows (Zen 5: a tenth of the time). */
     char *y = t->yi ? (char *)t->yi : (char *)t->y;
-#pragma GCC unroll 8
-    for (int i = 0; i < mr; i++)
-#pragma GCC unroll 3
-        for (int v = 0; v < nv; v++)
-            __builtin_prefetch(y + 4 * (i * t->ldy + 16 * v), 1);
     int64_t q = t->quads;
     while (q >= unroll) {
         const int64_t stretch = EC_MIN(q, 16);
+        /* Ask for the lines of y shortly before the end: a masked store that misses L1 stalls what follows (Zen 5: a tenth
+         * of the time), and lines that came much earlier are gone again. */
+        if (q <= 48 && (q > 32 || q == t->quads))
+#pragma GCC unroll 8
+            for (int i = 0; i < mr; i++)
+#pragma GCC unroll 3
+                for (int v = 0; v < nv; v++)
+                    __builtin_prefetch(y + 4 * (i * t->ldy + 16 * v), 1);
         for (int p = 0; p < ahead_lines; p++, ahead += 64)
             _mm_prefetch(ahead, _MM_HINT_T1);
         q -= stretch / unroll * unroll;

@@ -10,7 +10,7 @@ typedef struct {
     ec_quantize_rows_fn *quantize;
 } job;
 
-size_t ec_quantize_rows_workspace(int64_t m, int64_t k) { return (size_t)(ec_panel_bytes(k, m)); }
+size_t ec_quantize_rows_workspace(int64_t m, int64_t k) { return (size_t)ec_panel_bytes(k, m); }
 
 static void quantize_row(void *ctx, int64_t i, int thread)
 {
@@ -25,9 +25,11 @@ static void quantize_row(void *ctx, int64_t i, int thread)
 }
 
 int ec_quantize_rows(int64_t m, int64_t k, const float *x, int64_t ldx, uint8_t *q, float *scale, uint8_t *zero, int threads,
-                     void *workspace)
+                     void *workspace, size_t size)
 {
     job j = {.k = k, .ldx = ldx, .x = x, .q = q, .zero = zero, .row = workspace, .scale = scale, .quantize = ec_use_quantize_rows()};
+    if (size < ec_quantize_rows_workspace(m, k))
+        return EC_E_WORKSPACE;
     ec_parallel(ec_threads_that_pay(threads, 0.15 * (double)m * (double)k), m, quantize_row, &j);
     return EC_OK;
 }

@@ -9,7 +9,7 @@ Every share is taken against a peak measured right before and after, never again
 kernels, whose loops find the peaks; importing it does not.
 """
 
-from edgecomp.measure.candidates import OPS, candidate, numpy_threads
+from edgecomp.measure.candidates import OPS, candidate, compare, numpy_threads
 from edgecomp.measure.roof import NoCompiledKernels, Peak, Probe, Roof, measure_roof
 from edgecomp.measure.shapes import Shape
 from edgecomp.measure.timing import Candidate, Timing, interleave, rotating
@@ -24,9 +24,9 @@ __all__ = [
     "Shape",
     "Timing",
     "candidate",
+    "compare",
     "interleave",
     "measure_roof",
     "numpy_threads",
     "rotating",
-    "numpy_threads",
 ]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import edgecomp as ec
 from edgecomp.measure.roof import Probe, dram_bytes
 from edgecomp.measure.shapes import Shape
-from edgecomp.measure.timing import Call, Candidate, cold_copies, rotating
+from edgecomp.measure.timing import SLICES, Call, Candidate, Timing, cold_copies, interleave, rotating
 
 # OpenBLAS's idle threads go on spinning after a call, and would slow down whatever is timed next.
 NUMPY_SETTLE = 0.05
@@ -134,6 +134,16 @@ def candidate(op: str, shape: Shape, threads: int, *, cold: bool = False, agains
     against = against or bound(op, shape, weight_bytes, threads, cold)
     probe, work = peak(against, shape, weight_bytes, threads)
     return Candidate(op, run, work, probe, against=against)
+
+
+def compare(
+    op: str, shape: Shape, threads: int, *, cold: bool = False, slices: int = SLICES, after_slice: Call | None = None
+) -> tuple[Candidate, Timing, Timing]:
+    """Times an op and NumPy's float32 matmul in turn: the candidate, its timing, NumPy's timing."""
+    ours, baseline = candidate(op, shape, threads, cold=cold), candidate("numpy_f32", shape, threads, cold=cold)
+    with numpy_threads(threads):
+        timing, numpy_timing = interleave([ours, baseline], slices=slices, after_slice=after_slice)
+    return ours, timing, numpy_timing
 
 
 def limits_numpy() -> bool:

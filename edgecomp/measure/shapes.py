@@ -54,6 +54,14 @@ ALL = tuple(
 QUICK = tuple(Shape(*s) for s in ((1, 4096, 4096), (128, 768, 3072), (512, 4096, 4096)))
 
 
+COLD_WEIGHTS = 1 << 22  # elements: smaller weights stay in some cache in real models too
+
+
+def temperatures(shape: Shape) -> tuple[bool, ...]:
+    """Whether to time a shape with cold weights: one row of activations meets each weight once, and large ones in memory."""
+    return (False, True) if shape.m == 1 and shape.n * shape.k >= COLD_WEIGHTS else (False,)
+
+
 @dataclass(frozen=True)
 class Bar:
     """What an op has to reach at a shape.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds csrc with the conformance program, without Python, and runs it:
 #
-#   build.sh native     as released: -O3 -DNDEBUG
+#   build.sh native     as released
 #   build.sh asan       asserts, addresses, undefined behaviour
 #   build.sh tsan       races in the thread pool
 #   build.sh qemu       the native program on an emulated CPU with AVX2 and without AVX-512
@@ -19,14 +19,16 @@ out=${OUT:-$(mktemp -d)}
 mkdir -p "$out"
 program=$out/conformance-$kind
 
-build() { # compiler, flags: the project's own and those of this kind
-    "$@" -std=gnu11 -ffp-contract=off -Wall -Wextra -Werror -I"$csrc" "$csrc"/*.c "$csrc"/*/*.c "$here/conformance.c" -o "$program" -lm -pthread
+flags=$(sed -n 's/^FLAGS = \[\(.*\)\]/\1/p' "$csrc/build_cffi.py" | tr -d '",') # what the extension is built with
+[ -n "$flags" ] || { echo "build.sh: no FLAGS in build_cffi.py" >&2; exit 1; }
+
+build() { # compiler, further flags
+    "$1" $flags "${@:2}" -Wall -Wextra -Werror -I"$csrc" "$csrc"/*.c "$csrc"/*/*.c "$here/conformance.c" -o "$program" -lm -pthread
 }
 
-release="-O3 -DNDEBUG"
 case $kind in
 native)
-    build gcc $release
+    build gcc -DNDEBUG
     "$program" "$@"
     ;;
 asan)
@@ -34,20 +36,20 @@ asan)
     "$program" "$@"
     ;;
 tsan)
-    build gcc -O1 -g $release -fsanitize=thread
+    build gcc -DNDEBUG -g -fsanitize=thread
     TSAN_OPTIONS=halt_on_error=1 "$program" "$@"
     ;;
 qemu)
-    build gcc $release
-    qemu-x86_64 -cpu max "$program" --need=avx2 "$@"
+    build gcc -DNDEBUG
+    qemu-x86_64 -cpu max "$program" --need=avx2 --emulated "$@"
     ;;
 clang)
-    build clang $release
+    build clang -DNDEBUG
     "$program" "$@"
     ;;
 aarch64)
-    build aarch64-linux-gnu-gcc $release -static
-    qemu-aarch64 "$program" "$@"
+    build aarch64-linux-gnu-gcc -DNDEBUG -static
+    qemu-aarch64 "$program" --emulated "$@"
     ;;
 *)
     echo "build.sh: no kind $kind" >&2

@@ -1,11 +1,14 @@
 /* Checks every ISA variant that this CPU runs, through the public API, against the plain loops of oracle.h.
  *
- *     conformance [--quick] [--need=ISA]      --need: fail if that line cannot run here
+ *     conformance [--quick] [--need=ISA] [--emulated]
+ *
+ * --quick: fewer problems. --need: fail if that line cannot run here. --emulated: without what qemu's user mode lacks.
  *
  * Integer results, and float results of the int8 ops before a smooth activation, have to have the oracle's bits: hence
  * those of every other ISA, thread count and m. The float ops have to stay within an error bound, and to give the same
  * bits for every thread count. All buffers touch forbidden pages; the
  * caller's floating-point mode is hostile in half of the calls. */
+#define _GNU_SOURCE
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -78,8 +81,8 @@ static void run_op(const op *op)
     static const int16_t N[] = {1, 2, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 97, 129, 0};
     static const int16_t K[] = {1, 2, 3, 4, 5, 15, 16, 17, 63, 64, 65, 127, 130, 1000, 0};
     static const int LARGE[][3] = {{3, 17, 66312}, {9, 33, 70001}, {1, 2, 140000}, {64, 520, 512}, {33, 777, 1030}, {201, 97, 1000}};
-    /* A problem in ten, or in forty: primes to the lengths of the lists, so that every size meets every other. */
-    const int stride = op->m + op->n + op->k < 3 ? 1 : quick ? 41 : 11;
+    /* Every second problem, or one in 31: primes to the lengths of the lists, so that every size meets every other. */
+    const int stride = op->m + op->n + op->k < 3 ? 1 : quick ? 31 : 2;
     int count = 0;
     snprintf(now->op, sizeof now->op, "%s", op->name);
     memset(passed, 0, sizeof passed);
@@ -119,9 +122,30 @@ static void check_lines(const char *need)
         fail("unknown names have to be refused");
 }
 
+/* Refused before anything is touched: the pointers lead nowhere. */
+static void check_short_workspaces(void)
+{
+    const int64_t m = 4, n = 20, k = 70;
+    const int8_t w = 0;
+    const size_t rows = ec_quantize_rows_workspace(m, k) - 1, s8 = ec_gemm_s8c_workspace(m, k) - 1;
+    const size_t f32 = ec_gemm_f32_workspace(m, k, 1, 2) - 1, plain = ec_gemm_f32_workspace(m, k, 0, 2) - 1;
+    const int refused[] = {
+        ec_quantize_rows(m, k, NULL, k, NULL, NULL, NULL, 2, NULL, rows),
+        ec_gemm_s8c(m, n, k, NULL, k, NULL, NULL, NULL, NULL, NULL, NULL, NULL, EC_ACT_NONE, NULL, NULL, n, 1, 0, 2, NULL, s8),
+        ec_gemm_s8c_i32(m, n, k, NULL, k, 0, NULL, NULL, NULL, n, 2, NULL, s8),
+        ec_gemm_s8c_f32(m, n, k, NULL, k, &w, NULL, NULL, EC_ACT_NONE, NULL, n, 2, NULL, plain),
+        ec_gemm_f32(m, n, k, NULL, k, NULL, 0, NULL, EC_ACT_NONE, NULL, n, 2, NULL, f32),
+        ec_gemm_f32(m, n, k, NULL, k, NULL, k, NULL, EC_ACT_NONE, NULL, n, 2, NULL, plain),
+    };
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+        if (refused[i] != EC_E_WORKSPACE)
+            fail("call %zu takes a workspace that is a byte too short", i);
+}
+
 static int run_all(const char *need)
 {
     check_lines(need);
+    check_short_workspaces();
     for (size_t i = 0; i < sizeof OPS / sizeof *OPS; i++)
         run_op(&OPS[i]);
     printf("error, as a share of what is allowed:");
@@ -137,10 +161,12 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++)
         if (!strcmp(argv[i], "--quick"))
             quick = 1;
+        else if (!strcmp(argv[i], "--emulated"))
+            emulated = 1;
         else if (!strncmp(argv[i], "--need=", 7))
             need = argv[i] + 7;
         else
-            return fprintf(stderr, "usage: conformance [--quick] [--need=ISA]\n"), 2;
+            return fprintf(stderr, "usage: conformance [--quick] [--need=ISA] [--emulated]\n"), 2;
     now = mmap(NULL, sizeof *now, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     snprintf(now->op, sizeof now->op, "start");
 

@@ -86,10 +86,11 @@ static void make_gemm_f32(problem *p)
 
 static void call_gemm_f32(const problem *p, const options *o, int plain, float *y)
 {
-    void *work = place(WORK, ec_gemm_f32_workspace(p->m, p->k, !plain, o->threads));
+    const size_t size = ec_gemm_f32_workspace(p->m, p->k, !plain, o->threads);
+    void *work = place(WORK, size);
     const float *w = plain ? (const float *)p->w_plain : packed;
     enter();
-    leave(ec_gemm_f32(p->m, p->n, p->k, p->x, p->ldx, w, plain ? ldw : 0, o->bias ? p->bias : NULL, o->act, y, o->ldy, o->threads, work), EC_OK);
+    leave(ec_gemm_f32(p->m, p->n, p->k, p->x, p->ldx, w, plain ? ldw : 0, o->bias ? p->bias : NULL, o->act, y, o->ldy, o->threads, work, size), EC_OK);
 }
 
 static void check_gemm_f32(const problem *p) { check_float_op(p, call_gemm_f32, 2); }
@@ -114,9 +115,10 @@ static void make_gemm_s8c_f32(problem *p)
 static void call_gemm_s8c_f32(const problem *p, const options *o, int plain, float *y)
 {
     (void)plain;
-    void *work = place(WORK, ec_gemm_f32_workspace(p->m, p->k, 0, o->threads));
+    const size_t size = ec_gemm_f32_workspace(p->m, p->k, 0, o->threads);
+    void *work = place(WORK, size);
     enter();
-    leave(ec_gemm_s8c_f32(p->m, p->n, p->k, p->x, p->ldx, p->w, p->wscale, o->bias ? p->bias : NULL, o->act, y, o->ldy, o->threads, work), EC_OK);
+    leave(ec_gemm_s8c_f32(p->m, p->n, p->k, p->x, p->ldx, p->w, p->wscale, o->bias ? p->bias : NULL, o->act, y, o->ldy, o->threads, work, size), EC_OK);
 }
 
 static void check_gemm_s8c_f32(const problem *p) { check_float_op(p, call_gemm_s8c_f32, 1); }
@@ -143,9 +145,11 @@ static void check_activation(const problem *p)
     for (int i = 0; i < ACTS; i++) {
         const options o = pick(p, "k = 0");
         float *y = place(Y, 4 * extent(p->m, p->n, o.ldy));
-        void *work = place(WORK, ec_gemm_s8c_workspace(p->m, 0));
+        const size_t size = ec_gemm_s8c_workspace(p->m, 0);
+        void *work = place(WORK, size);
         enter();
-        leave(ec_gemm_s8c(p->m, p->n, 0, y, 0, NULL, NULL, NULL, place(W, 0), ones, wsum, p->bias, o.act, y, NULL, o.ldy, 0, 0, o.threads, work), EC_OK);
+        leave(ec_gemm_s8c(p->m, p->n, 0, place(X, 0), 0, NULL, NULL, NULL, place(W, 0), ones, wsum, p->bias, o.act, y, NULL, o.ldy, 0, 0,
+                          o.threads, work, size), EC_OK);
         check_floats(p->m, p->n, y, o.ldy, values, o.act, 1);
     }
 }

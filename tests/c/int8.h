@@ -12,9 +12,10 @@ static void check_quantize_rows(const problem *p)
     const int threads = pick(p, "float32 x").threads;
     uint8_t *q = place(Y, (size_t)(p->m * p->k)), *zero = place(Y2, (size_t)p->m);
     float *scale = place(WSCALE, 4 * (size_t)p->m);
-    void *work = place(WORK, ec_quantize_rows_workspace(p->m, p->k));
+    const size_t size = ec_quantize_rows_workspace(p->m, p->k);
+    void *work = place(WORK, size);
     enter();
-    leave(ec_quantize_rows(p->m, p->k, p->x, p->ldx, q, scale, zero, threads, work), EC_OK);
+    leave(ec_quantize_rows(p->m, p->k, p->x, p->ldx, q, scale, zero, threads, work, size), EC_OK);
     for (int64_t i = 0; i < p->m; i++) {
         if (bits_of(scale[i]) != bits_of(p->xscale[i]) || zero[i] != p->xzero[i])
             fail("row %lld: scale %.9g zero %d instead of %.9g and %d", (long long)i, (double)scale[i], zero[i], (double)p->xscale[i], p->xzero[i]);
@@ -50,10 +51,11 @@ static void make_gemm_s8c(problem *p)
 
 static int run_gemm_s8c(const problem *p, const options *o, int quantised, float *y, int8_t *yq, float scale, int zero)
 {
-    void *work = place(WORK, ec_gemm_s8c_workspace(p->m, p->k));
+    const size_t size = ec_gemm_s8c_workspace(p->m, p->k);
+    void *work = place(WORK, size);
     enter();
     return ec_gemm_s8c(p->m, p->n, p->k, quantised ? NULL : p->x, p->ldx, p->xq, p->xscale, p->xzero, p->w, p->wscale, p->wsum,
-                       o->bias ? p->bias : NULL, o->act, y, yq, o->ldy, scale, zero, o->threads, work);
+                       o->bias ? p->bias : NULL, o->act, y, yq, o->ldy, scale, zero, o->threads, work, size);
 }
 
 static void check_gemm_s8c(const problem *p)
@@ -107,9 +109,10 @@ static void check_gemm_s8c_i32(const problem *p)
         uint8_t *a = place(Y2, extent(p->m, p->k, p->ldx));
         for (int64_t i = 0; i < p->m; i++)
             memcpy(a + i * p->ldx, p->xq + i * p->k, (size_t)p->k);
-        void *work = place(WORK, ec_gemm_s8c_workspace(p->m, p->k));
+        const size_t size = ec_gemm_s8c_workspace(p->m, p->k);
+        void *work = place(WORK, size);
         enter();
-        leave(ec_gemm_s8c_i32(p->m, p->n, p->k, a, p->ldx, is_signed, p->w, p->wsum, y, o.ldy, o.threads, work), EC_OK);
+        leave(ec_gemm_s8c_i32(p->m, p->n, p->k, a, p->ldx, is_signed, p->w, p->wsum, y, o.ldy, o.threads, work, size), EC_OK);
         check_gaps(y, p->m, p->n, o.ldy, sizeof *y);
         for (int64_t i = 0; i < p->m; i++)
             for (int64_t j = 0; j < p->n; j++) {

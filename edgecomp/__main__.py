@@ -1,0 +1,7 @@
+"""`python -m edgecomp`: the same as the `edgecomp` command."""
+
+import sys
+
+from edgecomp.cli import main
+
+sys.exit(main())

@@ -1,0 +1,177 @@
+"""The `edgecomp` command: what this machine and this installation are (`info`), and how fast they are (`bench`)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import edgecomp as ec
+
+EXIT_FAILED = 1  # argparse itself exits with 2 for bad arguments
+
+BENCH_EPILOG = """
+examples:
+  edgecomp bench                               everything, briefly
+  edgecomp bench --roof --json                 this machine's peaks, as JSON on standard output
+  edgecomp bench --int8 --threads 1,2 --quick  int8 with one and two threads
+  edgecomp bench --shape 64,1000,2048          your own layer, int8 and float32
+
+"of the roof" is the share of what this machine can do, measured right before and after: of its arithmetic, or of the speed
+at which it reads the weights, whichever is the slower for that shape. "cold" weights come from memory in every call, as those of a
+model do; "hot" ones are in the cache from the call before. Nothing else should run meanwhile.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code: 0, 1 if it failed; bad arguments raise SystemExit(2) as argparse does."""
+    arguments = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], None] = arguments.run
+    try:
+        run(arguments)
+    except (RuntimeError, ValueError, OSError) as error:
+        print(f"edgecomp: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        print("edgecomp: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="edgecomp", description="Fast quantized and sparse kernels: what runs here, and how fast.")
+    parser.add_argument("--version", action="version", version=f"edgecomp {ec.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    info = commands.add_parser("info", help="what this machine has, what was compiled, what runs, what is missing")
+    info.add_argument("--json", action="store_true", help="as JSON")
+    info.set_defaults(run=_info)
+
+    bench = commands.add_parser(
+        "bench",
+        help="measure this machine's peaks, and the ops against them and NumPy",
+        description="Measures this machine's peaks, and the ops against them and against NumPy's float32 matmul.",
+        epilog=BENCH_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = bench.add_argument_group("what to measure (all of it, briefly, if none is given)")
+    what.add_argument("--roof", action="store_true", help="the peaks: int8, float32, reading from each cache and from memory")
+    what.add_argument("--int8", action="store_true", help="linear with int8 weights")
+    what.add_argument("--f32", action="store_true", help="linear with packed float32 weights")
+    bench.add_argument(
+        "--shape",
+        action="append",
+        type=_shape,
+        metavar="M,N,K",
+        help="rows of x, outputs, inputs; repeatable; instead of the built-in list",
+    )
+    bench.add_argument("--threads", type=_threads, metavar="T[,T...]", help="thread counts (default: 1 and all CPUs)")
+    bench.add_argument("--quick", action="store_true", help="fewer shapes and repetitions: seconds, not minutes")
+    bench.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="write JSON to FILE; to standard output instead of tables if no FILE"
+    )
+    bench.set_defaults(run=_bench)
+    return parser
+
+
+def _shape(text: str) -> Any:
+    from edgecomp.measure.shapes import Shape
+
+    try:
+        return Shape.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _threads(text: str) -> tuple[int, ...]:
+    counts = text.split(",")
+    if not all(c.strip().isdecimal() and 1 <= int(c) <= 1024 for c in counts):
+        raise argparse.ArgumentTypeError(f"{text!r}: wanted thread counts from 1 to 1024, for example 1,2")
+    return tuple(dict.fromkeys(int(c) for c in counts))
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    from edgecomp.measure.report import print_table
+
+    found = ec.info()
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+        return
+    isa, machine = found["isa"], found["machine"]
+    lines = [
+        ["edgecomp", found["version"]],
+        ["CPU", f"{machine['cpu']} ({machine['arch']}), {machine['cores']} usable cores"],
+        ["system", machine["os"]],
+        ["instruction sets here", " ".join(isa["detected"]) or "unknown without the C library"],
+        ["compiled", " ".join(isa["compiled"]) or "none"],
+        ["capped at", isa["cap"] or "no cap"],
+        ["backend", found["backend"]],
+        ["threads", str(found["threads"])],
+        *([name, version or "not installed"] for name, version in found["versions"].items()),
+    ]
+    print_table("This machine", ["", ""], lines)
+    print_table("What runs", ["op", "backend", "variant"], [[op, u["backend"], u["variant"]] for op, u in found["ops"].items()])
+    for missing in found["missing"]:
+        print(f"missing: {missing['what']} ({missing['why']})\n    {missing['fix']}")
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    from edgecomp import measure
+    from edgecomp.measure import report, shapes
+    from edgecomp.measure.roof import loops
+
+    chosen = arguments.roof or arguments.int8 or arguments.f32
+    own = not chosen and arguments.shape
+    roof = arguments.roof or not (chosen or own)
+    ops = [op for op, wanted in (("linear_int8", arguments.int8), ("linear_f32", arguments.f32)) if wanted or not chosen]
+    quick = arguments.quick or not (chosen or own)
+    threads = arguments.threads or tuple(dict.fromkeys((1, ec.info()["machine"]["cores"])))
+    slices, roof_slices = (3, 5) if quick else (7, 15)
+    cases = [
+        (op, shape, t, cold)
+        for op in ops
+        for shape in arguments.shape or (shapes.QUICK if quick else shapes.ALL)
+        for cold in shapes.temperatures(shape)
+        for t in threads
+    ]
+    peaks, rows = None, []
+    steps = (roof_slices * len(threads) * len(loops(1)) if roof else 0) + 2 * slices * len(cases)
+    with report.Progress(steps) as progress:
+        if roof:
+            peaks = measure.measure_roof(threads, slices=roof_slices, after_slice=progress.advance)
+        for op, shape, t, cold in cases:
+            ours, timing, numpy = measure.compare(op, shape, t, cold=cold, slices=slices, after_slice=progress.advance)
+            rows.append(report.Row(op, shape, t, cold, ours.against, timing, numpy))
+
+    if arguments.json:
+        document = {
+            "machine": report.fingerprint(),
+            "roof": peaks.to_json() if peaks else [],
+            "speed": [row.to_json() for row in rows],
+        }
+        _write_json(document, arguments.json)
+    if arguments.json == "-":
+        return
+    if peaks:
+        report.print_table("Peaks of this machine (10^9 per second)", *report.roof_table(peaks))
+    for op in ops:
+        report.print_table(f"{op}, bias and ReLU included", *report.speed_table([row for row in rows if row.op == op]))
+    if rows and not report.fingerprint()["numpy_threads_limited"]:
+        print("NumPy used as many threads as it likes; pip install threadpoolctl, and it will use as many as the op beside it.")
+
+
+def _write_json(document: dict[str, Any], path: str) -> None:
+    if path == "-":
+        print(json.dumps(document, indent=2))
+        return
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump(document, f, indent=2)
+        f.write("\n")
+    print(f"written: {os.path.abspath(path)}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

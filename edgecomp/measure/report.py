@@ -1,0 +1,202 @@
+"""How measurements are shown: tables (with rich on a terminal, else aligned text), a progress bar, JSON, the machine's fingerprint."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, TextIO
+
+import numpy as np
+
+import edgecomp as ec
+from edgecomp.measure.candidates import limits_numpy
+from edgecomp.measure.roof import Roof
+from edgecomp.measure.shapes import Shape
+from edgecomp.measure.timing import Timing
+
+THP = "/sys/kernel/mm/transparent_hugepage/enabled"
+
+PEAK_MEANING = {
+    "dot_s8": "int8 dot products",
+    "chain_s8": "int8 by multiply and add (AVX2)",
+    "fma_f32": "float32 multiply-add",
+    "DRAM": "reading memory",
+    "cache": "reading the cache",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a speed table: an op at a shape, and NumPy's float32 matmul beside it."""
+
+    op: str
+    shape: Shape
+    threads: int
+    cold: bool
+    against: str
+    timing: Timing
+    numpy: Timing
+
+    @property
+    def gops(self) -> float:
+        """10^9 operations per second."""
+        return self.shape.operations / self.timing.median / 1e9
+
+    @property
+    def speedup(self) -> float:
+        """How many times NumPy's speed."""
+        return self.numpy.median / self.timing.median
+
+    def to_json(self) -> dict[str, object]:
+        """For the json module; seconds, and operations per second."""
+        return {
+            "op": self.op,
+            "m": self.shape.m,
+            "n": self.shape.n,
+            "k": self.shape.k,
+            "threads": self.threads,
+            "cold": self.cold,
+            "against": self.against,
+            "gops": self.gops,
+            "speedup": self.speedup,
+            **self.timing.to_json(),
+            "numpy": self.numpy.to_json(),
+        }
+
+
+def duration(seconds: float) -> str:
+    """Three digits and a unit: "2.41 us", "18.2 ms"."""
+    unit, scale = next((u for u in (("s", 1.0), ("ms", 1e-3)) if seconds >= u[1]), ("us", 1e-6))
+    value = seconds / scale
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
+
+
+def percent(share: float | None) -> str:
+    """ "95.3 %", or "-" for None."""
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def size(nbytes: int) -> str:
+    """ "16 KiB", "4 MiB"; "" for 0."""
+    if not nbytes:
+        return ""
+    return f"{nbytes >> 20} MiB" if nbytes >= 1 << 20 else f"{nbytes >> 10} KiB"
+
+
+def fingerprint() -> dict[str, Any]:
+    """`edgecomp.info()` and what else a figure depends on: page size, NumPy's BLAS and whether its threads were limited."""
+    try:
+        with open(THP, encoding="ascii") as f:
+            huge_pages = f.read().partition("[")[2].partition("]")[0]
+    except OSError:
+        huge_pages = "unknown"
+    config: Any = np.show_config(mode="dicts")
+    blas = config.get("Build Dependencies", {}).get("blas", {})
+    return {
+        **ec.info(),
+        "kernel": platform.release(),
+        "transparent_huge_pages": huge_pages,
+        "numpy_blas": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip(),
+        "numpy_threads_limited": limits_numpy(),
+    }
+
+
+def roof_table(roof: Roof) -> tuple[list[str], list[list[str]]]:
+    """Header and lines: a line per peak, a column pair per number of threads."""
+    threads = sorted({p.threads for p in roof.peaks})
+    header = ["peak", "of each thread", "unit"]
+    for t in threads:
+        header += [f"{t} thread{'s' if t > 1 else ''}, best", "median"]
+    lines = []
+    for first in (p for p in roof.peaks if p.threads == threads[0]):
+        line = [PEAK_MEANING.get(first.name, first.name), size(first.nbytes), first.unit]
+        for t in threads:
+            found = roof.get(first.name, t)
+            line += [f"{found.best:.1f}", f"{found.median:.1f}"] if found else ["-", "-"]
+        lines.append(line)
+    return header, lines
+
+
+def speed_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of a speed table."""
+    header = ["(M,N,K)", "weights", "threads", "time", "+-", "GOP/s", "of the roof", "which", "NumPy float32", "speedup"]
+    lines = [
+        [
+            str(row.shape),
+            "cold" if row.cold else "hot",
+            str(row.threads),
+            duration(row.timing.median),
+            percent(row.timing.iqr / row.timing.median),
+            f"{row.gops:.1f}",
+            percent(row.timing.share),
+            PEAK_MEANING.get(row.against, row.against),
+            duration(row.numpy.median),
+            f"{row.speedup:.2f}x",
+        ]
+        for row in rows
+    ]
+    return header, lines
+
+
+def print_table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]], file: TextIO | None = None) -> None:
+    """Prints a table: by rich if it is installed and `file` (standard output) is a terminal, else as aligned text."""
+    file = file or sys.stdout
+    if _rich_on(file):
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+
+        rich_table = Table(*header, title=title, title_justify="left", box=box.SIMPLE_HEAD)
+        for line in lines:
+            rich_table.add_row(*line)
+        Console(file=file).print(rich_table)
+        return
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    print(title, file=file)
+    for line in [header, ["-" * w for w in widths], *lines]:
+        print("  " + "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip(), file=file)
+    print(file=file)
+
+
+class Progress:
+    """Progress of `total` steps on standard error: a bar with rich, a counter without, nothing where no terminal reads it.
+
+    Drawn only in `advance`, between measurements: a bar that redraws itself would disturb them.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total, self._done, self._shown = total, 0, sys.stderr.isatty()
+        self._bar: Any = None
+        if _rich_on(sys.stderr):
+            from rich import progress
+            from rich.console import Console
+
+            self._bar = progress.Progress(console=Console(stderr=True), auto_refresh=False, transient=True)
+            self._task = self._bar.add_task("measuring", total=total)
+
+    def advance(self) -> None:
+        """One step done."""
+        self._done += 1
+        if self._bar:
+            self._bar.update(self._task, advance=1, refresh=True)
+        elif self._shown:
+            print(f"\rmeasuring {min(self._done, self._total)}/{self._total}", end="", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Progress:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar:
+            self._bar.stop()
+        elif self._shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def _rich_on(file: TextIO) -> bool:
+    return file.isatty() and importlib.util.find_spec("rich") is not None
