@@ -66,7 +66,7 @@ void edgecomp_set_num_threads(int n);
 int edgecomp_get_num_threads(void);
 int ec_cpu_count(void);
 
-/* What it costs to hand an empty job to the pool, in nanoseconds: measured once per number of threads. */
+/* Nanoseconds to hand a job to the pool and have all threads at work: measured once per number of threads. */
 double ec_dispatch_ns(int threads);
 
 /* How many threads a call that takes ns nanoseconds on one thread is given under this limit. */

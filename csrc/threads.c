@@ -187,7 +187,15 @@ int ec_parallel(int threads, int64_t count, ec_task *task, void *ctx)
     return 1;
 }
 
-static void nothing(void *ctx, int64_t i, int thread) { (void)ctx, (void)i, (void)thread; }
+/* Waits until every thread of the job is here, but not long: workers may sleep, or have no CPU to run on. */
+static void meet(void *ctx, int64_t i, int thread)
+{
+    (void)i, (void)thread;
+    atomic_int *missing = ctx;
+    atomic_fetch_sub(missing, 1);
+    for (double end = now_ns() + SPIN_NS; atomic_load(missing) > 0 && now_ns() < end;)
+        relax();
+}
 
 double ec_dispatch_ns(int threads)
 {
@@ -200,10 +208,10 @@ double ec_dispatch_ns(int threads)
     if (slot == 0 || ns > 0)
         return ns;
     double rounds[ROUNDS];
-    ec_parallel(threads, threads, nothing, NULL); /* starts the workers */
     for (int r = 0; r < ROUNDS; r++) {
+        atomic_int missing = threads;
         const double start = now_ns();
-        if (!ec_parallel(threads, threads, nothing, NULL))
+        if (!ec_parallel(threads, threads, meet, &missing))
             return SPIN_NS; /* another call has the pool: nothing was measured, and this call will find it busy too */
         rounds[r] = now_ns() - start;
         for (int i = r; i > 0 && rounds[i] < rounds[i - 1]; i--) { /* keep them sorted */
@@ -212,7 +220,7 @@ double ec_dispatch_ns(int threads)
             rounds[i - 1] = t;
         }
     }
-    ns = rounds[ROUNDS / 2] + 100; /* an empty job moves no data between the cores: a few lines' worth */
+    ns = rounds[ROUNDS / 2];
     atomic_store(&measured[slot], ns);
     return ns;
 }
@@ -220,7 +228,8 @@ double ec_dispatch_ns(int threads)
 int ec_threads_that_pay(int limit, double ns)
 {
     int threads = limit > 0 ? EC_MIN(limit, EC_MAX_THREADS) : edgecomp_get_num_threads();
-    /* a job for fewer threads costs less: halve until the time saved is at least twice what handing out costs */
+    /* A job for fewer threads costs less: halve until the time saved is at least twice what it takes to bring the threads
+     * together; what moves between the caches of their cores comes on top of it. */
     while (threads > 1 && (ns < 1000 || ns - ns / threads < 2 * ec_dispatch_ns(threads)))
         threads /= 2;
     return threads;

@@ -123,6 +123,8 @@ def _bench(arguments: argparse.Namespace) -> None:
     from edgecomp.measure import report, shapes
     from edgecomp.measure.roof import loops
 
+    if arguments.json not in (None, "-"):
+        open(arguments.json, "a").close()  # a file that cannot be written fails now, not after minutes
     chosen = arguments.roof or arguments.int8 or arguments.f32
     own = not chosen and arguments.shape
     roof = arguments.roof or not (chosen or own)

@@ -153,7 +153,7 @@ static int run(job *j, int threads, void *workspace, size_t size)
     /* A few rows of packed weights are one stream through all of k. */
     j->blocks = j->k == 0 || (j->m <= 3 && packed) ? 1 : ec_div_up(j->k, BLOCK_K);
 
-    ec_parallel(ec_threads_that_pay(threads, 0.15 * (double)j->m * (double)j->k), j->tiles, pack_tile, j);
+    ec_parallel(ec_threads_that_pay(threads, 0.06 * (double)j->m * (double)j->k), j->tiles, pack_tile, j);
     j->threads = ec_gemm_f32_threads(j->m, j->n, j->k, threads);
     const int64_t wanted = j->threads == 1 ? 1 : ec_div_up((int64_t)CHUNKS_PER_THREAD * j->threads, j->groups);
     j->row_blocks = EC_MIN(j->tiles, wanted > ec_div_up(j->m, BLOCK_ROWS) ? wanted : ec_div_up(j->m, BLOCK_ROWS));

@@ -72,8 +72,10 @@ EC_INLINE void one_row(const ec_gemm_f32_tile *t)
             acc[u][1] = _mm256_fmadd_ps(a, _mm256_loadu_ps(w + 16 * u + 8), acc[u][1]);
         }
     for (; k > 0; k--, w += 16, x++)
+#pragma GCC unroll 2
         for (int h = 0; h < 2; h++)
             acc[0][h] = _mm256_fmadd_ps(_mm256_broadcast_ss(x), _mm256_loadu_ps(w + 8 * h), acc[0][h]);
+#pragma GCC unroll 2
     for (int h = 0; h < 2; h++)
         finish(t, 0, h, _mm256_add_ps(_mm256_add_ps(acc[0][h], acc[1][h]), _mm256_add_ps(acc[2][h], acc[3][h])));
 }

@@ -20,7 +20,6 @@ EC_INLINE void tile(int mr, int nv, int unroll, const ec_gemm_f32_tile *t)
     for (int i = 0; i < mr; i++)
 #pragma GCC unroll 3
         for (int v = 0; v < nv; v++) {
-            __builtin_prefetch(t->y + i * t->ldy + 16 * v, 1);
             acc[i][v] = _mm512_setzero_ps();
 #pragma GCC unroll 8
             for (int u = 1; u < unroll; u++)
@@ -29,6 +28,12 @@ EC_INLINE void tile(int mr, int nv, int unroll, const ec_gemm_f32_tile *t)
     int64_t k = t->k;
     while (k >= unroll) {
         const int64_t stretch = EC_MIN(k, 16);
+        if (k <= 48 && (k > 32 || k == t->k)) /* see gemm_s8c_avx512vnni.c */
+#pragma GCC unroll 8
+            for (int i = 0; i < mr; i++)
+#pragma GCC unroll 3
+                for (int v = 0; v < nv; v++)
+                    __builtin_prefetch(t->y + i * t->ldy + 16 * v, 1);
         for (int p = 0; p < ahead_lines; p++, ahead += 16)
 #pragma GCC unroll 3
             for (int v = 0; v < nv; v++)
@@ -100,7 +105,7 @@ EC_INLINE void wide(int mr, int nv, const ec_gemm_f32_tile *t)
     else if (nv == 2)
         tile(mr, 2, 1, t);
     else
-        tile(mr, 1, 1, t);
+        tile(mr, 1, 2, t);
 }
 
 void ec_gemm_f32_tile_avx512(int mr, int nv, const ec_gemm_f32_tile *t)

@@ -143,7 +143,7 @@ EC_INLINE void wide(int mr, int nv, const ec_gemm_s8c_tile *t)
     else if (nv == 2)
         tile(mr, 2, 1, t);
     else
-        tile(mr, 1, 1, t);
+        tile(mr, 1, 2, t);
 }
 
 void ec_gemm_s8c_tile_avx512vnni(int mr, int nv, const ec_gemm_s8c_tile *t)

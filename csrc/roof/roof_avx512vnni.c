@@ -18,6 +18,7 @@ double ec_roof_dot_s8_avx512vnni(int64_t reps, float *a, float *b, size_t bytes)
     (void)a, (void)b, (void)bytes;
     const __m512i x = _mm512_set1_epi8(3), w = _mm512_set1_epi8(-2);
     __m512i sum[SUMS];
+#pragma GCC unroll 12
     for (int i = 0; i < SUMS; i++)
         sum[i] = _mm512_setzero_si512();
     for (int64_t r = 0; r < reps; r++)

@@ -88,11 +88,11 @@ class Probe:
         self._reps = 1
         taken, done = self._once()  # this one also starts the threads and brings the memory in
         self.exists = done > 0
-        taken, _ = self._once()
-        while self.exists and taken < seconds / 4:
+        while self.exists and (taken := self._once()[0]) < seconds / 4:
             self._reps *= 2
+        for _ in range(2):  # the second time from a run that lasted about that long
+            self._reps = max(1, round(self._reps * seconds / taken))
             taken, _ = self._once()
-        self._reps = max(1, round(self._reps * seconds / taken))
 
     def _once(self) -> tuple[float, float]:
         memory = _arena.floats((2 if self.loop == "copy" else 1) * self.threads * self.nbytes)

@@ -58,6 +58,7 @@ static void run_problem(const op *op, int64_t m, int64_t n, int64_t k)
     now->m = m, now->n = n, now->k = k;
     strcpy(now->isa, "any");
     strcpy(now->call, "making the problem");
+    alarm(300); /* a pool that hangs */
     seed(m, n, k);
     op->make(&p);
     char last[96] = "none";
@@ -172,7 +173,6 @@ int main(int argc, char **argv)
 
     const pid_t child = fork(); /* so that someone is left to say which call died */
     if (child == 0) {
-        alarm(1800);
         const int status = run_all(need);
         fflush(stdout);
         _exit(status);

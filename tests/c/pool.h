@@ -95,6 +95,7 @@ static void check_pool(const problem *p)
     strcpy(now->call, "forked child");
     const pid_t child = fork();
     if (child == 0) {
+        alarm(60);
         caller(&rounds);
         _exit(0);
     }

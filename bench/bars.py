@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+"""Measures every speed that this project promises (edgecomp.measure.shapes.BARS): a markdown row each, and JSON.
+
+    python bench/bars.py --json bars.json
+    python bench/bars.py --only "linear_int8 (1," --threads 1
+
+Two minutes for all of them, on an otherwise idle machine. Exits with 1 if one is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import edgecomp as ec
+from edgecomp import measure
+from edgecomp.measure import report, shapes
+
+IMPORT_ROUNDS = 15
+HEADER = "| op | (M,N,K) | against | threads | median | +- | rate | share | wanted | |"
+
+
+def run_bar(bar: shapes.Bar, threads: int, wanted: float, slices: int) -> dict[str, Any]:
+    """Times one bar with one number of threads."""
+    ec.set_backend("auto", isa=bar.isa or None)
+    try:
+        call = measure.candidate(bar.op, bar.shape, threads, cold=bar.against == "DRAM", against=bar.against)
+        (timing,) = measure.interleave([call], slices=slices)
+    finally:
+        ec.set_backend("auto")
+    unit = "GB/s" if bar.against in ("DRAM", "cache") else "GOP/s"
+    met = timing.median <= wanted if bar.against == "time" else (timing.share or 0.0) >= wanted
+    return {
+        "name": bar.name,
+        "op": bar.op,
+        "shape": list(bar.shape),
+        "against": f"{bar.against} {bar.isa}".strip(),
+        "threads": threads,
+        **timing.to_json(),
+        "rate": call.work / timing.median / 1e9,
+        "unit": unit,
+        "wanted": wanted,
+        "met": met,
+    }
+
+
+def run_scaling(bar: shapes.Bar, slices: int) -> dict[str, Any]:
+    """Two threads against one, taking turns: `share` is how many times faster."""
+    one, two = measure.interleave([measure.candidate(bar.op, bar.shape, t, against="time") for t in (1, 2)], slices=slices)
+    faster = one.median / two.median
+    rate = bar.shape.operations / two.median / 1e9
+    result = {"name": bar.name, "op": bar.op, "shape": list(bar.shape), "against": "1 thread", "threads": 2}
+    return {
+        **result,
+        **two.to_json(),
+        "share": faster,
+        "rate": rate,
+        "unit": "GOP/s",
+        "wanted": bar.wanted[0],
+        "met": faster >= bar.wanted[0],
+    }
+
+
+def run_import() -> dict[str, Any]:
+    """Seconds that `import edgecomp` takes beyond `import numpy`: fresh processes, taking turns."""
+    seconds: dict[str, list[float]] = {"numpy": [], "edgecomp": []}
+    for _ in range(IMPORT_ROUNDS):
+        for module, taken in seconds.items():
+            start = time.perf_counter()
+            subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
+            taken.append(time.perf_counter() - start)
+    more = statistics.median(seconds["edgecomp"]) - statistics.median(seconds["numpy"])
+    return {
+        "name": "import",
+        "op": "import",
+        "against": "import numpy",
+        "median_s": more,
+        "wanted": shapes.IMPORT_SECONDS,
+        "met": more <= shapes.IMPORT_SECONDS,
+    }
+
+
+def results(only: str, threads: tuple[int, ...], slices: int) -> Iterator[dict[str, Any]]:
+    """One result per bar and number of threads whose name holds `only`."""
+    for bar in shapes.BARS:
+        if only in bar.name:
+            for t, wanted in zip((1, 2), bar.wanted, strict=False):
+                if t in threads:
+                    yield run_bar(bar, t, wanted, slices)
+    if only in shapes.SCALING.name and 2 in threads:
+        yield run_scaling(shapes.SCALING, slices)
+    if only in "import":
+        yield run_import()
+
+
+def row(r: dict[str, Any]) -> str:
+    """One markdown row."""
+    absolute = r["against"] in ("time", "import numpy")
+    factor = r["against"] == "1 thread"
+    cells = [
+        r["op"],
+        f"({','.join(map(str, r['shape']))})" if "shape" in r else "",
+        r["against"],
+        str(r.get("threads", "")),
+        report.duration(r["median_s"]),
+        report.percent(r["iqr_s"] / r["median_s"]) if "iqr_s" in r else "",
+        f"{r['rate']:.1f} {r['unit']}" if "rate" in r else "",
+        "" if absolute else f"{r['share']:.2f}x" if factor else report.percent(r["share"]),
+        report.duration(r["wanted"]) if absolute else f"{r['wanted']:.2f}x" if factor else report.percent(r["wanted"]),
+        "" if r["met"] else "missed",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", metavar="TEXT", help="bars whose name holds TEXT")
+    parser.add_argument("--threads", default="1,2", help="thread counts, of 1 and 2")
+    parser.add_argument("--slices", type=int, default=9, help="timed slices per bar")
+    parser.add_argument("--json", metavar="FILE", help="write the figures and the machine's description to FILE")
+    arguments = parser.parse_args()
+    print(HEADER)
+    print("|" + " --- |" * HEADER.count(" | ") + " --- |", flush=True)
+    found = []
+    for result in results(arguments.only, tuple(map(int, arguments.threads.split(","))), arguments.slices):
+        found.append(result)
+        print(row(result), flush=True)
+    if arguments.json:
+        with open(arguments.json, "w", encoding="utf-8") as f:
+            json.dump({"machine": report.fingerprint(), "bars": found}, f, indent=2)
+    return 0 if all(result["met"] for result in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
