@@ -199,29 +199,25 @@ static void meet(void *ctx, int64_t i, int thread)
 
 double ec_dispatch_ns(int threads)
 {
-    enum { SLOTS = 11, ROUNDS = 15 };
+    enum { SLOTS = 11, ROUNDS = 15, TRIES = 3 };
     static _Atomic double measured[SLOTS]; /* by the logarithm of the number of threads */
+    static atomic_int tries[SLOTS];
     int slot = 0;
     while (1 << slot < threads)
         slot++;
     double ns = slot ? atomic_load_explicit(&measured[slot], memory_order_relaxed) : 0;
     if (slot == 0 || ns > 0)
         return ns;
-    double rounds[ROUNDS];
+    ns = SPIN_NS; /* what it is worth while other work holds the CPUs, or another call the pool */
     for (int r = 0; r < ROUNDS; r++) {
         atomic_int missing = threads;
         const double start = now_ns();
         if (!ec_parallel(threads, threads, meet, &missing))
-            return SPIN_NS; /* another call has the pool: nothing was measured, and this call will find it busy too */
-        rounds[r] = now_ns() - start;
-        for (int i = r; i > 0 && rounds[i] < rounds[i - 1]; i--) { /* keep them sorted */
-            const double t = rounds[i];
-            rounds[i] = rounds[i - 1];
-            rounds[i - 1] = t;
-        }
+            return SPIN_NS;
+        ns = EC_MIN(ns, now_ns() - start);
     }
-    ns = rounds[ROUNDS / 2];
-    atomic_store(&measured[slot], ns);
+    if (ns < SPIN_NS || atomic_fetch_add(&tries[slot], 1) >= TRIES)
+        atomic_store(&measured[slot], ns);
     return ns;
 }
 

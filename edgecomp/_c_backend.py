@@ -112,8 +112,9 @@ def gemm_s8c(
         py = _NULL
     pb, act, work = _vector(bias), ACTIVATION_CODES[activation], _scratch
     while status := lib.ec_gemm_s8c(
-        m, n, k, px, ldx, q, qscale, qzero, panels, scales, sums, pb, act, py, pyq, ldy, out_scale, out_zero, threads, work.pointer, work.size
-    ):
+        m, n, k, px, ldx, q, qscale, qzero, panels, scales, sums, pb, act,
+        py, pyq, ldy, out_scale, out_zero, threads, work.pointer, work.size,
+    ):  # fmt: skip
         _recover(status, lib.ec_gemm_s8c_workspace(m, k))
 
 

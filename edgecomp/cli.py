@@ -159,8 +159,9 @@ def _bench(arguments: argparse.Namespace) -> None:
         return
     if peaks:
         report.print_table("Peaks of this machine (10^9 per second)", *report.roof_table(peaks))
-    for op in ops:
-        report.print_table(f"{op}, bias and ReLU included", *report.speed_table([row for row in rows if row.op == op]))
+    for op, t in dict.fromkeys((row.op, row.threads) for row in rows):
+        title = f"{op}, bias and ReLU included, {t} thread{'s' if t > 1 else ''}"
+        report.print_table(title, *report.speed_table([row for row in rows if (row.op, row.threads) == (op, t)]))
     if rows and not report.fingerprint()["numpy_threads_limited"]:
         print("NumPy used as many threads as it likes; pip install threadpoolctl, and it will use as many as the op beside it.")
 

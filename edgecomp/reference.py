@@ -5,6 +5,7 @@ every other backend gives the same results up to a transcendental activation. Ar
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,9 @@ def _canonical(v: Float32) -> Float32:
     return np.where(np.isnan(v), _f(np.nan), v)
 
 
-def _quiet(function: Any) -> Any:
+def _exact(function: Callable[[Float32], Any]) -> Callable[[Float32], Float32]:
+    """An activation in float32, operation by operation."""
+
     def inner(v: Float32) -> Float32:
         with np.errstate(all="ignore"):
             return np.asarray(function(v), np.float32)
@@ -130,20 +133,28 @@ def _quiet(function: Any) -> Any:
     return inner
 
 
-_erf = np.frompyfunc(math.erfc, 1, 1)  # NumPy has none
+def _rounded(function: Callable[[npt.NDArray[np.float64]], Any]) -> Callable[[Float32], Float32]:
+    """A transcendental activation in float64, rounded once."""
+
+    def inner(v: Float32) -> Float32:
+        with np.errstate(all="ignore"):
+            return np.asarray(function(v.astype(np.float64)), np.float32)
+
+    return inner
+
+
+_erfc: Any = np.frompyfunc(math.erfc, 1, 1)  # NumPy has none
 
 ACTIVATIONS = {
     "relu": _relu,
     "relu6": _relu6,
-    "leaky_relu": _quiet(lambda v: np.where(v > 0, v, v * _f(0.01))),
-    "hardswish": _quiet(lambda v: _canonical(v * _relu6(v + _f(3)) / _f(6))),
-    "hardsigmoid": _quiet(lambda v: _relu6(v + _f(3)) / _f(6)),
-    "gelu": _quiet(lambda v: 0.5 * v.astype(np.float64) * _erf(v.astype(np.float64) * -math.sqrt(0.5)).astype(np.float64)),
-    "gelu_tanh": _quiet(
-        lambda v: 0.5 * v.astype(np.float64) * (1 + np.tanh(math.sqrt(2 / math.pi) * (v.astype(np.float64) + 0.044715 * v.astype(np.float64) ** 3)))
-    ),
-    "silu": _quiet(lambda v: v.astype(np.float64) / (1 + np.exp(-v.astype(np.float64)))),
-    "tanh": _quiet(lambda v: np.tanh(v.astype(np.float64))),
-    "sigmoid": _quiet(lambda v: 1 / (1 + np.exp(-v.astype(np.float64)))),
+    "leaky_relu": _exact(lambda v: np.where(v > 0, v, v * _f(0.01))),
+    "hardswish": _exact(lambda v: _canonical(v * _relu6(v + _f(3)) / _f(6))),
+    "hardsigmoid": _exact(lambda v: _relu6(v + _f(3)) / _f(6)),
+    "gelu": _rounded(lambda v: 0.5 * v * _erfc(v * -math.sqrt(0.5)).astype(np.float64)),
+    "gelu_tanh": _rounded(lambda v: 0.5 * v * (1 + np.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v**3)))),
+    "silu": _rounded(lambda v: v / (1 + np.exp(-v))),
+    "tanh": _rounded(np.tanh),
+    "sigmoid": _rounded(lambda v: 1 / (1 + np.exp(-v))),
 }
 """What `activation=` may name. leaky_relu has slope 0.01; gelu is the exact one (erf), gelu_tanh its tanh form."""

@@ -179,15 +179,20 @@ class QuantizedRows:
     """
 
     __slots__ = ("q", "scale", "zero")
+    q: npt.NDArray[np.uint8]
+    scale: Float32
+    zero: npt.NDArray[np.uint8]
 
-    def __init__(self, q: npt.NDArray[np.uint8], scale: Float32, zero: npt.NDArray[np.uint8]) -> None:
+    def __init__(self, q: Any, scale: Any, zero: Any) -> None:
         q, zero = arrays.to_numpy(q, "QuantizedRows: q"), arrays.to_numpy(zero, "QuantizedRows: zero")
         scale = arrays.to_float32(scale, "QuantizedRows: scale")
         if q.dtype != np.uint8 or zero.dtype != np.uint8:
             raise TypeError(f"QuantizedRows: q has dtype {q.dtype}, zero {zero.dtype}, wanted uint8")
         if q.ndim < 1 or scale.shape != q.shape[:-1] or zero.shape != q.shape[:-1]:
             raise ValueError(f"QuantizedRows: q has shape {q.shape}, scale {scale.shape}, zero {zero.shape}; wanted [..., K] and [...]")
-        self.q, self.scale, self.zero = (np.require(a, requirements=["C", "A"]) for a in (q, scale, zero))
+        self.q = np.require(q, requirements=["C", "A"])
+        self.scale = np.require(scale, requirements=["C", "A"])
+        self.zero = np.require(zero, requirements=["C", "A"])
 
     @property
     def shape(self) -> tuple[int, ...]:

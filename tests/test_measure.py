@@ -220,8 +220,8 @@ def test_duration(seconds: float, text: str) -> None:
 
 
 def test_percent_and_size() -> None:
-    assert (report.percent(0.9534), report.percent(None)) == ("95.3 %", "-")
-    assert (report.size(16 << 10), report.size(4 << 20), report.size(0)) == ("16 KiB", "4 MiB", "")
+    assert (report.percent(0.9534), report.percent(None)) == ("95.3%", "-")
+    assert [report.size(n) for n in (0, 300, 16 << 10, 4 << 20)] == ["", "300 B", "16 KiB", "4 MiB"]
 
 
 class Terminal(io.StringIO):

@@ -20,13 +20,8 @@ from edgecomp.measure.timing import Timing
 
 THP = "/sys/kernel/mm/transparent_hugepage/enabled"
 
-PEAK_MEANING = {
-    "dot_s8": "int8 dot products",
-    "chain_s8": "int8 by multiply and add (AVX2)",
-    "fma_f32": "float32 multiply-add",
-    "DRAM": "reading memory",
-    "cache": "reading the cache",
-}
+PEAKS = {"dot_s8": "int8 dot product", "chain_s8": "int8 multiply and add", "fma_f32": "float32 multiply-add"}
+BOUNDS = {"dot_s8": "int8 dot", "chain_s8": "int8 mul", "fma_f32": "f32 fma", "DRAM": "DRAM"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +40,12 @@ class Row:
     def gops(self) -> float:
         """10^9 operations per second."""
         return self.shape.operations / self.timing.median / 1e9
+
+    @property
+    def bound(self) -> str:
+        """What bounds it, in short: arithmetic, or reading as many bytes as the weights have."""
+        weight_bytes = self.shape.n * self.shape.k * (4 if self.op == "linear_f32" else 1)
+        return BOUNDS.get(self.against, f"read {size(weight_bytes)}")
 
     @property
     def speedup(self) -> float:
@@ -76,15 +77,16 @@ def duration(seconds: float) -> str:
 
 
 def percent(share: float | None) -> str:
-    """ "95.3 %", or "-" for None."""
-    return "-" if share is None else f"{100 * share:.1f} %"
+    """ "95.3%", or "-" for None."""
+    return "-" if share is None else f"{100 * share:.1f}%"
 
 
 def size(nbytes: int) -> str:
-    """ "16 KiB", "4 MiB"; "" for 0."""
+    """ "300 B", "16 KiB", "4 MiB"; "" for 0."""
     if not nbytes:
         return ""
-    return f"{nbytes >> 20} MiB" if nbytes >= 1 << 20 else f"{nbytes >> 10} KiB"
+    unit, scale = next((u for u in (("MiB", 1 << 20), ("KiB", 1 << 10)) if nbytes >= u[1]), ("B", 1))
+    return f"{nbytes // scale} {unit}"
 
 
 def fingerprint() -> dict[str, Any]:
@@ -106,14 +108,12 @@ def fingerprint() -> dict[str, Any]:
 
 
 def roof_table(roof: Roof) -> tuple[list[str], list[list[str]]]:
-    """Header and lines: a line per peak, a column pair per number of threads."""
+    """Header and lines: a line per peak, best and median for each number of threads."""
     threads = sorted({p.threads for p in roof.peaks})
-    header = ["peak", "of each thread", "unit"]
-    for t in threads:
-        header += [f"{t} thread{'s' if t > 1 else ''}, best", "median"]
+    header = ["peak", "per thread", "unit", *(text for t in threads for text in (f"best, {t}T", f"median, {t}T"))]
     lines = []
     for first in (p for p in roof.peaks if p.threads == threads[0]):
-        line = [PEAK_MEANING.get(first.name, first.name), size(first.nbytes), first.unit]
+        line = [PEAKS.get(first.name, first.name), size(first.nbytes), first.unit]
         for t in threads:
             found = roof.get(first.name, t)
             line += [f"{found.best:.1f}", f"{found.median:.1f}"] if found else ["-", "-"]
@@ -122,18 +122,16 @@ def roof_table(roof: Roof) -> tuple[list[str], list[list[str]]]:
 
 
 def speed_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of a speed table."""
-    header = ["(M,N,K)", "weights", "threads", "time", "+-", "GOP/s", "of the roof", "which", "NumPy float32", "speedup"]
+    """Header and lines of a speed table, of one op and one number of threads: narrow enough for 80 columns."""
+    header = ["(M,N,K)", "time", "+-", "GOP/s", "of roof", "which", "NumPy", "speedup"]
     lines = [
         [
-            str(row.shape),
-            "cold" if row.cold else "hot",
-            str(row.threads),
+            f"{row.shape}{' cold' if row.cold else ''}",
             duration(row.timing.median),
             percent(row.timing.iqr / row.timing.median),
-            f"{row.gops:.1f}",
+            f"{row.gops:.4g}",
             percent(row.timing.share),
-            PEAK_MEANING.get(row.against, row.against),
+            row.bound,
             duration(row.numpy.median),
             f"{row.speedup:.2f}x",
         ]
@@ -150,7 +148,9 @@ def print_table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]
         from rich.console import Console
         from rich.table import Table
 
-        rich_table = Table(*header, title=title, title_justify="left", box=box.SIMPLE_HEAD)
+        rich_table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        for name in header:
+            rich_table.add_column(name, no_wrap=True)
         for line in lines:
             rich_table.add_row(*line)
         Console(file=file).print(rich_table)
