@@ -13,8 +13,8 @@
 /* ---- the lines: position is the order of EDGECOMP_ISA ---------------------------------------------------------------- */
 
 #ifdef EC_X86
-enum { SCALAR, AVX2, AVX512, AVX512VNNI, ISA_COUNT };
-static const char *const ISA_NAMES[] = {"scalar", "avx2", "avx512", "avx512vnni"};
+enum { SCALAR, AVX2, AVXVNNI, AVXVNNI_EVEX, AVX512, AVX512VNNI, ISA_COUNT };
+static const char *const ISA_NAMES[] = {"scalar", "avx2", "avxvnni", "avxvnni_evex", "avx512", "avx512vnni"};
 #else
 enum { SCALAR, ISA_COUNT };
 static const char *const ISA_NAMES[] = {"scalar"};
@@ -37,8 +37,10 @@ static unsigned detect(void)
     if (found & 1u << AVX2 && (xcr0 & 0xE0) == 0xE0 && (b & f512) == f512) {
         found |= 1u << AVX512;
         if (c & bit_AVX512VNNI)
-            found |= 1u << AVX512VNNI;
+            found |= 1u << AVX512VNNI | 1u << AVXVNNI_EVEX;
     }
+    if (found & 1u << AVX2 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && a & 1u << 4) /* AVX-VNNI */
+        found |= 1u << AVXVNNI;
     return found;
 }
 #else
@@ -47,7 +49,8 @@ static unsigned detect(void) { return 1u << SCALAR; }
 
 /* ---- op x ISA ------------------------------------------------------------------------------------------------------ */
 
-ec_gemm_s8c_tile_fn ec_gemm_s8c_tile_scalar, ec_gemm_s8c_tile_avx2, ec_gemm_s8c_tile_avx512vnni;
+ec_gemm_s8c_tile_fn ec_gemm_s8c_tile_scalar, ec_gemm_s8c_tile_avx2, ec_gemm_s8c_tile_avxvnni, ec_gemm_s8c_tile_avxvnni_evex,
+    ec_gemm_s8c_tile_avx512vnni;
 ec_gemm_f32_tile_fn ec_gemm_f32_tile_scalar, ec_gemm_f32_tile_avx2, ec_gemm_f32_tile_avx512;
 ec_quantize_rows_fn ec_quantize_rows_scalar, ec_quantize_rows_avx2, ec_quantize_rows_avx512;
 ec_transpose_f32_fn ec_transpose_f32_scalar, ec_transpose_f32_avx2;
@@ -57,6 +60,8 @@ ec_activation_fn ec_activation_scalar, ec_activation_avx2, ec_activation_avx512;
 static const struct { int isa; ec_gemm_s8c_impl impl; } GEMM_S8C[] = {
 #ifdef EC_X86
     {AVX512VNNI, {ec_gemm_s8c_tile_avx512vnni, .rows = 8, .vecs = 3, .flip = 0, .macs_per_ns = 200}},
+    {AVXVNNI_EVEX, {ec_gemm_s8c_tile_avxvnni_evex, .rows = 6, .vecs = 1, .flip = 0, .macs_per_ns = 100}},
+    {AVXVNNI, {ec_gemm_s8c_tile_avxvnni, .rows = 6, .vecs = 1, .flip = 0, .macs_per_ns = 100}},
     {AVX2, {ec_gemm_s8c_tile_avx2, .rows = 3, .vecs = 2, .flip = 0x80, .macs_per_ns = 60}},
 #endif
     {SCALAR, {ec_gemm_s8c_tile_scalar, .rows = 8, .vecs = 3, .flip = 0, .macs_per_ns = 4}},

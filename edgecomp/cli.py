@@ -20,9 +20,10 @@ examples:
   edgecomp bench --int8 --threads 1,2 --quick  int8 with one and two threads
   edgecomp bench --shape 64,1000,2048          your own layer, int8 and float32
 
-"of the roof" is the share of what this machine can do, measured right before and after: of its arithmetic, or of the speed
-at which it reads the weights, whichever is the slower for that shape. "cold" weights come from memory in every call, as those of a
-model do; "hot" ones are in the cache from the call before. Nothing else should run meanwhile.
+"of roof" is the share of what this machine can do, measured right before and after: of its arithmetic, or of the speed
+at which it reads as many bytes as the weights have, whichever takes longer ("bound by"). "cold" weights come from memory
+in every call, as those of a model do; others are in the cache from the call before. "vs NumPy" compares with its float32
+matmul alone. Nothing else should run meanwhile.
 """
 
 

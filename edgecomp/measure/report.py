@@ -20,7 +20,7 @@ from edgecomp.measure.timing import Timing
 
 THP = "/sys/kernel/mm/transparent_hugepage/enabled"
 
-PEAKS = {"dot_s8": "int8 dot product", "chain_s8": "int8 multiply and add", "fma_f32": "float32 multiply-add"}
+PEAKS = {"dot_s8": "int8 dot product", "chain_s8": "int8 mul and add", "fma_f32": "float32 multiply-add"}
 BOUNDS = {"dot_s8": "int8 dot", "chain_s8": "int8 mul", "fma_f32": "f32 fma", "DRAM": "DRAM"}
 
 
@@ -110,7 +110,7 @@ def fingerprint() -> dict[str, Any]:
 def roof_table(roof: Roof) -> tuple[list[str], list[list[str]]]:
     """Header and lines: a line per peak, best and median for each number of threads."""
     threads = sorted({p.threads for p in roof.peaks})
-    header = ["peak", "per thread", "unit", *(text for t in threads for text in (f"best, {t}T", f"median, {t}T"))]
+    header = ["peak", "per thread", "unit", *(text for t in threads for text in (f"{t}T best", "median"))]
     lines = []
     for first in (p for p in roof.peaks if p.threads == threads[0]):
         line = [PEAKS.get(first.name, first.name), size(first.nbytes), first.unit]
@@ -123,7 +123,7 @@ def roof_table(roof: Roof) -> tuple[list[str], list[list[str]]]:
 
 def speed_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Header and lines of a speed table, of one op and one number of threads: narrow enough for 80 columns."""
-    header = ["(M,N,K)", "time", "+-", "GOP/s", "of roof", "which", "NumPy", "speedup"]
+    header = ["(M,N,K)", "time", "+-", "GOP/s", "of roof", "bound by", "vs NumPy"]
     lines = [
         [
             f"{row.shape}{' cold' if row.cold else ''}",
@@ -132,7 +132,6 @@ def speed_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
             f"{row.gops:.4g}",
             percent(row.timing.share),
             row.bound,
-            duration(row.numpy.median),
             f"{row.speedup:.2f}x",
         ]
         for row in rows
@@ -144,16 +143,15 @@ def print_table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]
     """Prints a table: by rich if it is installed and `file` (standard output) is a terminal, else as aligned text."""
     file = file or sys.stdout
     if _rich_on(file):
-        from rich import box
         from rich.console import Console
         from rich.table import Table
 
-        rich_table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        rich_table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1))
         for name in header:
             rich_table.add_column(name, no_wrap=True)
         for line in lines:
             rich_table.add_row(*line)
-        Console(file=file).print(rich_table)
+        Console(file=file).print(rich_table, "")
         return
     widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
     print(title, file=file)
