@@ -52,8 +52,9 @@ def set_backend(name: str = "auto", *, isa: str | None = None) -> None:
     if isa is not None and c is None:
         raise ValueError("set_backend: isa= is for the C backend")
     if c is not None:
-        if c.lib.ec_set_isa((isa or "").encode()):
+        if isa is not None and isa not in c.ISAS:
             raise ValueError(f"set_backend: no ISA is called {isa!r} here, wanted one of {', '.join(c.ISAS)}")
+        c.lib.ec_set_isa((isa or "").encode())
         _current = c
     else:
         _current = importlib.import_module("edgecomp.reference")

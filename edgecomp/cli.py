@@ -11,7 +11,7 @@ from typing import Any
 
 import edgecomp as ec
 
-EXIT_FAILED = 1  # argparse itself exits with 2 for bad arguments
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130  # argparse itself exits with 2 for bad arguments
 
 BENCH_EPILOG = """
 examples:
@@ -28,17 +28,24 @@ matmul alone. Nothing else should run meanwhile.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit code: 0, 1 if it failed; bad arguments raise SystemExit(2) as argparse does."""
+    """Runs the command line and returns its exit code: 0, 1 if it failed, 130 if interrupted.
+
+    Bad arguments raise SystemExit(2), as argparse does.
+    """
     arguments = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace], None] = arguments.run
     try:
         run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has enough; the interpreter would complain when it flushes the rest
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
     except (RuntimeError, ValueError, OSError) as error:
         print(f"edgecomp: {error}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
         print("edgecomp: interrupted", file=sys.stderr)
-        return 130
+        return EXIT_INTERRUPTED
     return 0
 
 

@@ -1,6 +1,7 @@
 """The ops: check the call, allocate, choose the backend. Every error names the function, the argument, what came and what was wanted."""
 
 import math
+import numbers
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,16 +10,17 @@ import numpy.typing as npt
 
 from edgecomp import arrays, backend, pool, reference
 from edgecomp.reference import ACTIVATIONS
-from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows
+from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows, Weight
 
 _FLOAT32, _INT8, _INT32 = np.dtype(np.float32), np.dtype(np.int8), np.dtype(np.int32)
+_SMALLEST, _LARGEST = 2.0**-149, float(np.finfo(np.float32).max)
 
 K_MAX_UINT8, K_MAX_INT8 = 66311, 132104
 """The longest sums that fit int32: 255 * 127 * 66311 and 128 * 127 * 132104 are below 2**31."""
 
 
-def _weight(w: Any) -> Int8Weight | DenseWeight | arrays.Float32:
-    if isinstance(w, (Int8Weight, DenseWeight)):
+def _weight(w: Any) -> Weight | arrays.Float32:
+    if isinstance(w, Weight):
         return w
     a = arrays.to_float32(w, "linear: w")
     if a.ndim != 2:
@@ -78,23 +80,28 @@ def linear(
         >>> ec.linear(np.array([[255.0, 0, 51]], np.float32), w, activation="relu")
         array([[255.,   0.,  51.]], dtype=float32)
     """
-    w = _weight(w)
+    # Small layers take a microsecond: the usual case makes few calls before the kernel's.
+    if not isinstance(w, Weight):
+        w = _weight(w)
     n, k = w.shape
-    quantized = isinstance(x, QuantizedRows)
-    if not quantized:
-        x = arrays.to_float32(x, "linear: x")
+    quantized = False
+    if type(x) is not np.ndarray or x.dtype is not _FLOAT32:
+        quantized = isinstance(x, QuantizedRows)
+        x = x if quantized else arrays.to_float32(x, "linear: x")
     shape = x.shape
     if not shape or shape[-1] != k:
         raise ValueError(f"linear: x has shape {shape}, weight takes [..., {k}]")
     how = _compute(w, compute)
     if quantized and how == "float32":
-        raise ValueError('linear: x is QuantizedRows, which wants int8 weights and compute="int8"')
+        raise ValueError(_WANTS_INT8)
     if bias is not None:
         bias = arrays.vector(bias, n, "linear: bias")
-    if activation is not None and activation not in ACTIVATIONS:
+    if activation is not None and (not isinstance(activation, str) or activation not in ACTIVATIONS):
         raise ValueError(f"linear: activation is {activation!r}, wanted None or one of {', '.join(ACTIVATIONS)}")
     limit = pool.limit(threads, "linear: threads")
-    scale, dtype = _output(out_dtype, out_scale, out_zero, bias)
+    scale, dtype = None, _FLOAT32
+    if out_dtype != "float32" or out_scale is not None or out_zero != 0:
+        scale, dtype = _output(out_dtype, out_scale, out_zero, bias)
     if out is None:
         y = out = np.empty((*shape[:-1], n), dtype)
     else:
@@ -121,6 +128,9 @@ def linear(
     return out
 
 
+_WANTS_INT8 = 'linear: x is QuantizedRows, which wants int8 weights and compute="int8"'
+
+
 def _output(dtype: str, scale: float | None, zero: int, bias: arrays.Float32 | None) -> tuple[float | None, np.dtype[Any]]:
     """The scale (None for float32) and dtype of the output."""
     if dtype == "float32":
@@ -129,9 +139,9 @@ def _output(dtype: str, scale: float | None, zero: int, bias: arrays.Float32 | N
         return None, _FLOAT32
     if dtype != "int8":
         raise ValueError(f'linear: out_dtype is {dtype!r}, wanted "float32" or "int8"')
-    if scale is None or not np.float32(0) < np.float32(scale) < np.inf:
+    if isinstance(scale, bool) or not isinstance(scale, numbers.Real) or not _SMALLEST <= scale <= _LARGEST:
         raise ValueError(f"linear: out_scale is {scale!r}, wanted a positive float")
-    if isinstance(zero, bool) or not hasattr(zero, "__index__") or not -128 <= zero <= 127:
+    if isinstance(zero, bool) or not isinstance(zero, numbers.Integral) or not -128 <= zero <= 127:
         raise ValueError(f"linear: out_zero is {zero!r}, wanted an int in -128..127")
     if bias is not None and not np.isfinite(bias).all():
         raise ValueError("linear: bias has NaN or Inf, which int8 output cannot express")
@@ -227,6 +237,13 @@ class Explanation:
         return "\n  ".join(lines + list(self.notes))
 
 
+def _conversions(name: str, given: arrays.Array, used: arrays.Array) -> list[str]:
+    """What happens to an argument before the kernel sees it."""
+    if given.dtype != np.float32:
+        return [f"{name}: {given.dtype} converted to float32"]
+    return [] if used.size == 0 or np.may_share_memory(given, used) else [f"{name}: copied, its rows are not contiguous and aligned"]
+
+
 def explain(x: Any, w: Any, *, compute: str | None = None, threads: int | None = None) -> Explanation:
     """Which kernel `linear(x, w)` runs, on which ISA, with how many threads, and what is converted or copied on the way.
 
@@ -241,24 +258,23 @@ def explain(x: Any, w: Any, *, compute: str | None = None, threads: int | None =
     notes = []
     weight = _weight(w)
     n, k = weight.shape
-    if isinstance(x, QuantizedRows):
-        notes.append("x: quantised already")
-    else:
-        given = arrays.to_numpy(x, "linear: x")
-        x = arrays.to_float32(given, "linear: x")
-        if given.dtype != np.float32:
-            notes.append(f"x: {given.dtype} converted to float32")
-        if x.ndim and not np.shares_memory(x, arrays.rows(x)) and x.size:
-            notes.append("x: copied, its rows are not contiguous")
+    quantized = isinstance(x, QuantizedRows)
+    given = x if quantized else arrays.to_numpy(x, "linear: x")
+    x = x if quantized else arrays.to_float32(given, "linear: x")
     if not x.shape or x.shape[-1] != k:
         raise ValueError(f"linear: x has shape {x.shape}, weight takes [..., {k}]")
     how = _compute(weight, compute)
+    if quantized and how == "float32":
+        raise ValueError(_WANTS_INT8)
+    notes += ["x: quantised already"] if quantized else _conversions("x", given, arrays.rows(x))
+    if isinstance(weight, np.ndarray):
+        notes += _conversions("w", arrays.to_numpy(w, "linear: w"), weight)
     m = math.prod(x.shape[:-1])
     limit = pool.limit(threads, "linear: threads")
     use = backend.current()
     if how == "int8":
         op = "gemm_s8c"
-        notes.append("x: quantised to uint8 per row" if not isinstance(x, QuantizedRows) else "int32 sums, float32 output")
+        notes.append("int32 sums, float32 output" if quantized else "x: quantised to uint8 per row")
     elif isinstance(weight, Int8Weight):
         op = "gemm_s8c_f32"
         notes.append("w: expanded to float32 block by block")

@@ -1,5 +1,6 @@
 """How many threads an op may use: the process's default, a context of this Python thread, one call. And threadpoolctl."""
 
+import numbers
 import sys
 import threading
 from types import TracebackType
@@ -19,9 +20,8 @@ _local = _Local()
 
 def check(n: Any, where: str) -> int:
     """n as a thread limit: an int in 1..1024 (TypeError, ValueError)."""
-    if type(n) is not int and (isinstance(n, bool) or not hasattr(n, "__index__")):
+    if type(n) is not int and (isinstance(n, bool) or not isinstance(n, numbers.Integral)):
         raise TypeError(f"{where} is a {type(n).__name__}, wanted None or an int in 1..{MAX_THREADS}")
-    n = n.__index__()
     if not 1 <= n <= MAX_THREADS:
         raise ValueError(f"{where} is {n}, wanted 1..{MAX_THREADS}")
     return int(n)

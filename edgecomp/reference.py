@@ -152,7 +152,7 @@ ACTIVATIONS = {
     "hardswish": _exact(lambda v: _canonical(v * _relu6(v + _f(3)) / _f(6))),
     "hardsigmoid": _exact(lambda v: _relu6(v + _f(3)) / _f(6)),
     "gelu": _rounded(lambda v: 0.5 * v * _erfc(v * -math.sqrt(0.5)).astype(np.float64)),
-    "gelu_tanh": _rounded(lambda v: 0.5 * v * (1 + np.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v**3)))),
+    "gelu_tanh": _rounded(lambda v: v / (1 + np.exp(-math.sqrt(8 / math.pi) * (v + 0.044715 * v**3)))),
     "silu": _rounded(lambda v: v / (1 + np.exp(-v))),
     "tanh": _rounded(np.tanh),
     "sigmoid": _rounded(lambda v: 1 / (1 + np.exp(-v))),

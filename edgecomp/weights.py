@@ -37,12 +37,15 @@ class Weight:
             object.__setattr__(w, name, value)
         return w
 
-    def __init__(self) -> None:
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         raise TypeError(f"{type(self).__name__} is made by {self._made_by}, not by calling it")
 
     _made_by: ClassVar[str]
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is frozen")
+
+    def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"{type(self).__name__} is frozen")
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -66,7 +69,7 @@ class Weight:
         """Share of the N * K values that are not zero (1.0 for an empty weight)."""
         n = self.shape[0] * self.shape[1]
         panels = next(iter(self.arrays().values()))  # padding is zeros
-        return np.count_nonzero(panels) / n if n else 1.0
+        return float(np.count_nonzero(panels)) / n if n else 1.0
 
     def __repr__(self) -> str:
         n, k = self.shape
@@ -175,7 +178,8 @@ class Int8Weight(Weight):
 class QuantizedRows:
     """Activations quantised once for several `linear` calls, made by `edgecomp.quantize_rows`.
 
-    x is about (q - zero) * scale, row by row: q uint8 [..., K], scale float32 [...], zero uint8 [...].
+    x is about (q - zero) * scale, row by row: q uint8 [..., K], scale float32 [...], zero uint8 [...]. Frozen: the shapes that were
+    checked are those that C reads.
     """
 
     __slots__ = ("q", "scale", "zero")
@@ -190,9 +194,17 @@ class QuantizedRows:
             raise TypeError(f"QuantizedRows: q has dtype {q.dtype}, zero {zero.dtype}, wanted uint8")
         if q.ndim < 1 or scale.shape != q.shape[:-1] or zero.shape != q.shape[:-1]:
             raise ValueError(f"QuantizedRows: q has shape {q.shape}, scale {scale.shape}, zero {zero.shape}; wanted [..., K] and [...]")
-        self.q = np.require(q, requirements=["C", "A"])
-        self.scale = np.require(scale, requirements=["C", "A"])
-        self.zero = np.require(zero, requirements=["C", "A"])
+        for name, a in (("q", q), ("scale", scale), ("zero", zero)):
+            object.__setattr__(self, name, np.require(a, requirements=["C", "A"]))
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise AttributeError("QuantizedRows is frozen")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError("QuantizedRows is frozen")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return QuantizedRows, (self.q, self.scale, self.zero)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 import edgecomp as ec
-from edgecomp.measure.roof import Probe, dram_bytes
+from edgecomp.measure.roof import Probe, c_backend, dram_bytes
 from edgecomp.measure.shapes import Shape
 from edgecomp.measure.timing import SLICES, Call, Candidate, Timing, cold_copies, interleave, rotating
 
@@ -84,8 +84,14 @@ OPS: dict[str, Callable[[Shape, int], tuple[Maker, int]]] = {
 
 
 @functools.cache
-def _probe(loop: str, threads: int, nbytes: int = 0) -> Probe:
+def _probe_under(variants: tuple[str, ...], loop: str, threads: int, nbytes: int) -> Probe:
     return Probe(loop, threads, nbytes)
+
+
+def _probe(loop: str, threads: int, nbytes: int = 0) -> Probe:
+    """Sized once: again under another cap on the ISA, which changes what exists and how long it takes."""
+    variant = c_backend().variant
+    return _probe_under((variant("gemm_s8c"), variant("gemm_f32")), loop, threads, nbytes)
 
 
 def arithmetic(op: str, threads: int) -> str:
@@ -112,13 +118,12 @@ def peak(against: str, shape: Shape, weight_bytes: int, threads: int) -> tuple[P
 
 def bound(op: str, shape: Shape, weight_bytes: int, threads: int, cold: bool) -> str:
     """Which peak bounds a product: what takes longer, its operations or reading its weights once, each at its peak now."""
-    memory = "DRAM" if cold else "cache"
-    compute = arithmetic(op, threads)
-    seconds = {}
-    for against in (compute, memory):
-        probe, work = peak(against, shape, weight_bytes, threads)
-        seconds[against] = work / probe() if probe else 0.0
-    return compute if seconds[compute] >= seconds[memory] else memory
+    compute, memory = arithmetic(op, threads), "DRAM" if cold else "cache"
+    computing, operations = peak(compute, shape, weight_bytes, threads)
+    reading, nbytes = peak(memory, shape, weight_bytes, threads)
+    if computing and reading and nbytes / reading() > operations / computing():
+        return memory
+    return compute
 
 
 def candidate(op: str, shape: Shape, threads: int, *, cold: bool = False, against: str | None = None) -> Candidate:

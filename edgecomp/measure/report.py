@@ -44,7 +44,7 @@ class Row:
     @property
     def bound(self) -> str:
         """What bounds it, in short: arithmetic, or reading as many bytes as the weights have."""
-        weight_bytes = self.shape.n * self.shape.k * (4 if self.op == "linear_f32" else 1)
+        weight_bytes = self.shape.n * self.shape.k * (4 if self.op.endswith("_f32") else 1)
         return BOUNDS.get(self.against, f"read {size(weight_bytes)}")
 
     @property
@@ -140,22 +140,28 @@ def speed_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def print_table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]], file: TextIO | None = None) -> None:
-    """Prints a table: by rich if it is installed and `file` (standard output) is a terminal, else as aligned text."""
+    """Prints a table: by rich if it is installed and `file` (standard output) is a terminal, else as aligned text.
+
+    A header of empty names is left out.
+    """
     file = file or sys.stdout
     if _rich_on(file):
         from rich.console import Console
         from rich.table import Table
 
-        rich_table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1))
+        table = Table(box=None, pad_edge=False, padding=(0, 1), show_header=any(header))
         for name in header:
-            rich_table.add_column(name, no_wrap=True)
+            table.add_column(name, no_wrap=True)
         for line in lines:
-            rich_table.add_row(*line)
-        Console(file=file).print(rich_table, "")
+            table.add_row(*line)
+        console = Console(file=file, markup=False, highlight=False)
+        console.print(title, style="bold")
+        console.print(table, "")
         return
     widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    head = [header, ["-" * w for w in widths]] if any(header) else []
     print(title, file=file)
-    for line in [header, ["-" * w for w in widths], *lines]:
+    for line in [*head, *lines]:
         print("  " + "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip(), file=file)
     print(file=file)
 
@@ -166,15 +172,16 @@ class Progress:
     Drawn only in `advance`, between measurements: a bar that redraws itself would disturb them.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, task: str = "measuring") -> None:
         self._total, self._done, self._shown = total, 0, sys.stderr.isatty()
+        self._name = task
         self._bar: Any = None
         if _rich_on(sys.stderr):
             from rich import progress
             from rich.console import Console
 
             self._bar = progress.Progress(console=Console(stderr=True), auto_refresh=False, transient=True)
-            self._task = self._bar.add_task("measuring", total=total)
+            self._task = self._bar.add_task(task, total=total)
 
     def advance(self) -> None:
         """One step done."""
@@ -182,7 +189,7 @@ class Progress:
         if self._bar:
             self._bar.update(self._task, advance=1, refresh=True)
         elif self._shown:
-            print(f"\rmeasuring {min(self._done, self._total)}/{self._total}", end="", file=sys.stderr, flush=True)
+            print(f"\r{self._name} {min(self._done, self._total)}/{self._total}", end="", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Progress:
         if self._bar:

@@ -1,0 +1,91 @@
+"""The handwritten digits that ship with the package, and a small network trained on them in plain NumPy: what `edgecomp demo` compresses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Float32 = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.uint8]
+
+DATA = Path(__file__).parent / "data" / "digits.npz"
+TRAINED_ON = 1297  # the other 500 are the test; in the file's order, so that they are by other hands too
+BATCH, RATE = 64, 1e-3
+FIRST, SECOND, FLOOR = 0.9, 0.999, 1e-8  # Adam's moments
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Images as rows of 64 values in 0..1, and what they show."""
+
+    train: Float32
+    train_labels: Labels
+    test: Float32
+    test_labels: Labels
+
+
+class Layer(NamedTuple):
+    """act(x @ w.T + bias): w is a float32 array [N, K], or any weight of edgecomp."""
+
+    w: Any
+    bias: Float32
+
+
+def load_digits() -> Digits:
+    """The digits, split into the images to train on and those to test with."""
+    with np.load(DATA) as file:
+        images, labels = file["images"].astype(np.float32) / np.float32(16), file["labels"]
+    return Digits(images[:TRAINED_ON], labels[:TRAINED_ON], images[TRAINED_ON:], labels[TRAINED_ON:])
+
+
+def train(digits: Digits, *, seed: int, hidden: int, epochs: int, after_epoch: Callable[[], object] | None = None) -> list[Layer]:
+    """A 64-hidden-hidden-10 network with ReLU: cross-entropy, Adam, a rate that falls to zero along half a cosine.
+
+    The same arguments give the same bits on the same machine, if NumPy's matmul has the same threads.
+    """
+    rng = np.random.default_rng(seed)
+    sizes = (digits.train.shape[1], hidden, hidden, 10)
+    layers = [
+        Layer(rng.standard_normal((n, k), dtype=np.float32) * np.float32((2 / k) ** 0.5), np.zeros(n, np.float32))
+        for k, n in zip(sizes, sizes[1:], strict=False)
+    ]
+    parameters = [p for layer in layers for p in layer]
+    first, second = ([np.zeros_like(p) for p in parameters] for _ in range(2))
+    steps, step = epochs * -(-len(digits.train) // BATCH), 0
+    for _ in range(epochs):
+        order = rng.permutation(len(digits.train))
+        for start in range(0, len(order), BATCH):
+            batch = order[start : start + BATCH]
+            gradients = _gradients(layers, digits.train[batch], digits.train_labels[batch])
+            rate = RATE * (1 + np.cos(np.pi * step / steps)) / 2
+            step += 1
+            rate *= (1 - SECOND**step) ** 0.5 / (1 - FIRST**step)
+            for p, g, m, v in zip(parameters, gradients, first, second, strict=True):
+                m += np.float32(1 - FIRST) * (g - m)
+                v += np.float32(1 - SECOND) * (g * g - v)
+                p -= np.float32(rate) * m / (np.sqrt(v) + np.float32(FLOOR))
+        if after_epoch:
+            after_epoch()
+    return layers
+
+
+def _gradients(layers: list[Layer], x: Float32, labels: Labels) -> list[Float32]:
+    """Of the mean cross-entropy, by the parameters: w and bias of each layer in turn."""
+    inputs = [x]
+    for w, bias in layers[:-1]:
+        inputs.append(np.maximum(inputs[-1] @ w.T + bias, 0))
+    logits = inputs[-1] @ layers[-1].w.T + layers[-1].bias
+    error = np.exp(logits - logits.max(axis=1, keepdims=True))
+    error /= error.sum(axis=1, keepdims=True)
+    error[np.arange(len(x)), labels] -= 1
+    error /= np.float32(len(x))
+    found: list[Float32] = []
+    for layer, seen in zip(reversed(layers), reversed(inputs), strict=True):
+        found = [error.T @ seen, error.sum(axis=0), *found]
+        error = (error @ layer.w) * (seen > 0)
+    return found
