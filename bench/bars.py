@@ -4,7 +4,8 @@
     python bench/bars.py --json bars.json
     python bench/bars.py --only "linear_int8 (1," --threads 1
 
-Two minutes for all of them, on an otherwise idle machine. Exits with 1 if one is missed.
+Two minutes for all of them. Wants an otherwise idle machine: what else runs takes a core from the two-thread figures and from
+their peaks alike. A bar whose peak shows that is measured again, and marked if that does not help. Exits with 1 if one is missed.
 """
 
 from __future__ import annotations
@@ -23,15 +24,26 @@ from edgecomp import measure
 from edgecomp.measure import report, shapes
 
 IMPORT_ROUNDS = 15
+CALM = 0.90  # of the arithmetic that a thread has shown so far: below it, something else is running
+ARITHMETIC = ("dot_s8", "chain_s8", "fma_f32")  # its peak per thread stays as it is; that of memory does not
+ATTEMPTS, PAUSE = 3, 3.0  # of a bar; seconds between them
 HEADER = "| op | (M,N,K) | against | threads | median | +- | rate | share | wanted | |"
 
 
-def run_bar(bar: shapes.Bar, threads: int, wanted: float, slices: int) -> dict[str, Any]:
-    """Times one bar with one number of threads."""
+def run_bar(bar: shapes.Bar, threads: int, wanted: float, slices: int, seen: dict[str, float]) -> dict[str, Any]:
+    """Times one bar with one number of threads, again if something else is running. seen: the best peak of a thread, per loop."""
+    loop = f"{bar.against} {bar.isa}".strip()
     ec.set_backend("auto", isa=bar.isa or None)
     try:
         call = measure.candidate(bar.op, bar.shape, threads, cold=bar.against == "DRAM", against=bar.against)
-        (timing,) = measure.interleave([call], slices=slices)
+        for _ in range(ATTEMPTS):
+            (timing,) = measure.interleave([call], slices=slices)
+            each = (timing.peak or 0.0) / threads
+            seen[loop] = max(seen.get(loop, 0.0), each)
+            busy = bar.against in ARITHMETIC and each < CALM * seen[loop]
+            if not busy:
+                break
+            time.sleep(PAUSE)
     finally:
         ec.set_backend("auto")
     unit = "GB/s" if bar.against in ("DRAM", "cache") else "GOP/s"
@@ -40,13 +52,14 @@ def run_bar(bar: shapes.Bar, threads: int, wanted: float, slices: int) -> dict[s
         "name": bar.name,
         "op": bar.op,
         "shape": list(bar.shape),
-        "against": f"{bar.against} {bar.isa}".strip(),
+        "against": loop,
         "threads": threads,
         **timing.to_json(),
         "rate": call.work / timing.median / 1e9,
         "unit": unit,
         "wanted": wanted,
         "met": met,
+        "busy": busy,
     }
 
 
@@ -86,13 +99,13 @@ def run_import() -> dict[str, Any]:
     }
 
 
-def results(only: str, threads: tuple[int, ...], slices: int) -> Iterator[dict[str, Any]]:
+def results(only: str, threads: tuple[int, ...], slices: int, seen: dict[str, float]) -> Iterator[dict[str, Any]]:
     """One result per bar and number of threads whose name holds `only`."""
     for bar in shapes.BARS:
         if only in bar.name:
             for t, wanted in zip((1, 2), bar.wanted, strict=False):
                 if t in threads:
-                    yield run_bar(bar, t, wanted, slices)
+                    yield run_bar(bar, t, wanted, slices, seen)
     if only in shapes.SCALING.name and 2 in threads:
         yield run_scaling(shapes.SCALING, slices)
     if only in "import":
@@ -113,7 +126,7 @@ def row(r: dict[str, Any]) -> str:
         f"{r['rate']:.1f} {r['unit']}" if "rate" in r else "",
         "" if absolute else f"{r['share']:.2f}x" if factor else report.percent(r["share"]),
         report.duration(r["wanted"]) if absolute else f"{r['wanted']:.2f}x" if factor else report.percent(r["wanted"]),
-        "" if r["met"] else "missed",
+        ("" if r["met"] else "missed") + (" (something else was running)" if r.get("busy") else ""),
     ]
     return "| " + " | ".join(cells) + " |"
 
@@ -125,15 +138,20 @@ def main() -> int:
     parser.add_argument("--slices", type=int, default=9, help="timed slices per bar")
     parser.add_argument("--json", metavar="FILE", help="write the figures and the machine's description to FILE")
     arguments = parser.parse_args()
+    threads = tuple(map(int, arguments.threads.split(",")))
+    roof = measure.measure_roof(threads)
+    seen = {peak.name: 0.0 for peak in roof.peaks}
+    for peak in roof.peaks:
+        seen[peak.name] = max(seen[peak.name], 1e9 * peak.best / peak.threads)
     print(HEADER)
-    print("|" + " --- |" * HEADER.count(" | ") + " --- |", flush=True)
+    print("|" + " --- |" * (HEADER.count("|") - 1), flush=True)
     found = []
-    for result in results(arguments.only, tuple(map(int, arguments.threads.split(","))), arguments.slices):
+    for result in results(arguments.only, threads, arguments.slices, seen):
         found.append(result)
         print(row(result), flush=True)
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as f:
-            json.dump({"machine": report.fingerprint(), "bars": found}, f, indent=2)
+            json.dump({"machine": report.fingerprint(), "roof": roof.to_json(), "bars": found}, f, indent=2)
     return 0 if all(result["met"] for result in found) else 1
 
 

@@ -57,6 +57,20 @@ def test_as_a_module() -> None:
     assert json.loads(done.stdout)["version"] == ec.__version__
 
 
+def test_a_reader_that_leaves_early_is_no_error_message() -> None:
+    done = subprocess.run(f"{sys.executable} -m edgecomp info | true", shell=True, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+
+
+def test_interrupted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ec, "info", interrupt)
+    assert cli.main(["info"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
 def test_bad_environment_fails_clearly() -> None:
     run = "import os; os.environ['EDGECOMP_BACKEND'] = 'abacus'; from edgecomp.cli import main; raise SystemExit(main(['info']))"
     done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, check=False)

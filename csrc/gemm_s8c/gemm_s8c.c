@@ -30,6 +30,7 @@ typedef struct {
     /* what run() plans */
     const ec_gemm_s8c_impl *impl;
     ec_quantize_rows_fn *quantize;
+    ec_transpose_f32_fn *transpose;
     ec_activation_fn *activation;
     int64_t panels, groups, tiles, row_blocks;
     int threads;
@@ -40,23 +41,18 @@ typedef struct {
 
 size_t ec_gemm_s8c_workspace(int64_t m, int64_t k) { return (size_t)ec_panel_bytes(k, m) + 8 * (size_t)m + 192; }
 
-/* Rows that are quantised already: the same panel by copying. */
+/* Rows that are quantised already: the same panel by copying. Quads move as floats do, four bytes that nobody looks at. */
 static void copy_rows(int mr, const job *j, int64_t row, uint8_t *panel)
 {
-    const uint8_t flip = j->impl->flip ^ j->flip_in;
-    const uint32_t flips = flip * 0x01010101u;
-    for (int i = 0; i < mr; i++) {
-        const uint8_t *x = j->xq + (row + i) * j->ldx;
-        uint8_t *out = panel + 4 * i;
-        for (int64_t q = 0; q < j->k / 4; q++, out += 4 * mr) {
-            uint32_t v;
-            memcpy(&v, x + 4 * q, 4);
-            v ^= flips;
-            memcpy(out, &v, 4);
-        }
-        for (int64_t p = j->k / 4 * 4; p < j->quads * 4; p++) /* the last quad's weights are zeros beyond k */
-            out[p % 4] = p < j->k ? x[p] ^ flip : 0;
-    }
+    const uint8_t flip = j->impl->flip ^ j->flip_in, *x = j->xq + row * j->ldx;
+    const int64_t whole = mr == EC_MAX_ROWS && j->ldx % 4 == 0 && (uintptr_t)x % 4 == 0 ? j->k / 4 : 0;
+    if (whole)
+        j->transpose(mr, whole, (const float *)(const void *)x, j->ldx / 4, (float *)(void *)panel, mr);
+    for (int64_t i = 0; flip && i < 4 * mr * whole; i++)
+        panel[i] ^= flip;
+    for (int i = 0; i < mr; i++)
+        for (int64_t p = 4 * whole; p < 4 * j->quads; p++) /* the last quad's weights are zeros beyond k */
+            panel[p / 4 * 4 * mr + 4 * i + p % 4] = p < j->k ? x[i * j->ldx + p] ^ flip : 0;
 }
 
 static void pack_tile(void *ctx, int64_t tile, int thread)
@@ -173,6 +169,7 @@ static int run(job *j, int threads, void *workspace, size_t size)
         return EC_OK;
     j->impl = ec_use_gemm_s8c();
     j->quantize = ec_use_quantize_rows();
+    j->transpose = ec_use_transpose_f32();
     j->activation = ec_use_activation();
     j->quads = ec_div_up(j->k, 4);
     j->panels = ec_div_up(j->n, EC_PANEL);

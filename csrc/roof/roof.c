@@ -1,7 +1,7 @@
 /* This machine's peaks, so that "80 % of the machine" is a measurement. The loops stand in roof_<isa>.c. */
 #include "../kernels.h"
 
-extern ec_roof_fn ec_roof_dot_s8_avx512vnni, ec_roof_chain_s8_avx2, ec_roof_fma_f32_avx512, ec_roof_fma_f32_avx2, ec_roof_fma_f32_scalar,
+extern ec_roof_fn ec_roof_dot_s8_avx512vnni, ec_roof_dot_s8_avxvnni, ec_roof_chain_s8_avx2, ec_roof_fma_f32_avx512, ec_roof_fma_f32_avx2, ec_roof_fma_f32_scalar,
     ec_roof_read_avx512, ec_roof_read_avx2, ec_roof_read_scalar, ec_roof_copy_scalar;
 
 /* Best first. A loop without a line that this CPU runs has no peak here. */
@@ -12,6 +12,7 @@ static const struct {
 } table[] = {
 #ifdef EC_X86
     {EC_ROOF_DOT_S8, "avx512vnni", ec_roof_dot_s8_avx512vnni},
+    {EC_ROOF_DOT_S8, "avxvnni", ec_roof_dot_s8_avxvnni},
     {EC_ROOF_CHAIN_S8, "avx2", ec_roof_chain_s8_avx2},
     {EC_ROOF_FMA_F32, "avx512", ec_roof_fma_f32_avx512},
     {EC_ROOF_FMA_F32, "avx2", ec_roof_fma_f32_avx2},

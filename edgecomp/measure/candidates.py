@@ -6,6 +6,7 @@ import contextlib
 import functools
 import importlib.util
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,11 +30,18 @@ def _int8(*shape: int) -> npt.NDArray[np.int8]:
     return np.random.default_rng(2).integers(-127, 128, shape, dtype=np.int8)
 
 
-# Outputs exist beforehand and are written once (np.ones): the page faults of a fresh one cost more than many a kernel.
+# Large outputs exist beforehand and are written once (np.ones): the page faults of a fresh one cost more than many a kernel.
+# Small ones are returned fresh, as small layers would be used.
+SMALL_OUTPUT = 1 << 16  # bytes
+
+
+def _out(m: int, n: int, dtype: npt.DTypeLike) -> npt.NDArray[Any] | None:
+    y = np.ones((m, n), dtype)
+    return y if y.nbytes > SMALL_OUTPUT else None
 
 
 def _linear_int8(shape: Shape, threads: int) -> tuple[Maker, int]:
-    x, bias, y = _floats(shape.m, shape.k), _floats(shape.n), np.ones((shape.m, shape.n), np.float32)
+    x, bias, y = _floats(shape.m, shape.k), _floats(shape.n), _out(shape.m, shape.n, np.float32)
     q, scale = _int8(shape.n, shape.k), np.full(shape.n, 0.01, np.float32)
 
     def make() -> Call:
@@ -44,7 +52,7 @@ def _linear_int8(shape: Shape, threads: int) -> tuple[Maker, int]:
 
 
 def _matmul_int8(shape: Shape, threads: int) -> tuple[Maker, int]:
-    a, q, y = _int8(shape.m, shape.k), _int8(shape.n, shape.k), np.ones((shape.m, shape.n), np.int32)
+    a, q, y = _int8(shape.m, shape.k), _int8(shape.n, shape.k), _out(shape.m, shape.n, np.int32)
     scale = np.ones(shape.n, np.float32)
 
     def make() -> Call:
@@ -55,7 +63,7 @@ def _matmul_int8(shape: Shape, threads: int) -> tuple[Maker, int]:
 
 
 def _linear_f32(shape: Shape, threads: int) -> tuple[Maker, int]:
-    x, bias, y = _floats(shape.m, shape.k), _floats(shape.n), np.ones((shape.m, shape.n), np.float32)
+    x, bias, y = _floats(shape.m, shape.k), _floats(shape.n), _out(shape.m, shape.n, np.float32)
     dense = _floats(shape.n, shape.k)
 
     def make() -> Call:
