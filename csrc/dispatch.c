@@ -3,8 +3,10 @@
 #include "kernels.h"
 
 #include <stdatomic.h>
-#if defined(__aarch64__) && defined(__linux__)
+#if defined(EC_ARM64) && defined(__linux__)
 #include <sys/auxv.h>
+#elif defined(EC_ARM64) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 #ifdef EC_X86
 #include <cpuid.h>
@@ -15,6 +17,9 @@
 #ifdef EC_X86
 enum { SCALAR, AVX2, AVXVNNI, AVXVNNI_EVEX, AVX512, AVX512VNNI, ISA_COUNT };
 static const char *const ISA_NAMES[] = {"scalar", "avx2", "avxvnni", "avxvnni_evex", "avx512", "avx512vnni"};
+#elif defined(EC_ARM64)
+enum { SCALAR, NEON, NEONDOT, I8MM, ISA_COUNT };
+static const char *const ISA_NAMES[] = {"scalar", "neon", "neondot", "i8mm"};
 #else
 enum { SCALAR, ISA_COUNT };
 static const char *const ISA_NAMES[] = {"scalar"};
@@ -43,6 +48,29 @@ static unsigned detect(void)
         found |= 1u << AVXVNNI;
     return found;
 }
+#elif defined(EC_ARM64)
+#if defined(__linux__)
+static int has_dotprod(void) { return (int)(getauxval(AT_HWCAP) >> 20 & 1); } /* HWCAP_ASIMDDP */
+static int has_i8mm(void) { return (int)(getauxval(AT_HWCAP2) >> 13 & 1); }   /* HWCAP2_I8MM */
+#elif defined(__APPLE__)
+static int has(const char *feature)
+{
+    int value = 0;
+    size_t size = sizeof value;
+    return !sysctlbyname(feature, &value, &size, NULL, 0) && value;
+}
+static int has_dotprod(void) { return has("hw.optional.arm.FEAT_DotProd"); }
+static int has_i8mm(void) { return has("hw.optional.arm.FEAT_I8MM"); }
+#else
+static int has_dotprod(void) { return 0; }
+static int has_i8mm(void) { return 0; }
+#endif
+
+static unsigned detect(void)
+{
+    const int dotprod = has_dotprod();
+    return 1u << SCALAR | 1u << NEON | (dotprod ? 1u << NEONDOT : 0) | (dotprod && has_i8mm() ? 1u << I8MM : 0);
+}
 #else
 static unsigned detect(void) { return 1u << SCALAR; }
 #endif
@@ -50,12 +78,12 @@ static unsigned detect(void) { return 1u << SCALAR; }
 /* ---- op x ISA ------------------------------------------------------------------------------------------------------ */
 
 ec_gemm_s8c_tile_fn ec_gemm_s8c_tile_scalar, ec_gemm_s8c_tile_avx2, ec_gemm_s8c_tile_avxvnni, ec_gemm_s8c_tile_avxvnni_evex,
-    ec_gemm_s8c_tile_avx512vnni;
-ec_gemm_f32_tile_fn ec_gemm_f32_tile_scalar, ec_gemm_f32_tile_avx2, ec_gemm_f32_tile_avx512;
-ec_quantize_rows_fn ec_quantize_rows_scalar, ec_quantize_rows_avx2, ec_quantize_rows_avx512;
-ec_transpose_f32_fn ec_transpose_f32_scalar, ec_transpose_f32_avx2;
-ec_expand_s8_fn ec_expand_s8_scalar, ec_expand_s8_avx2;
-ec_activation_fn ec_activation_scalar, ec_activation_avx2, ec_activation_avx512;
+    ec_gemm_s8c_tile_avx512vnni, ec_gemm_s8c_tile_neon, ec_gemm_s8c_tile_neondot, ec_gemm_s8c_tile_i8mm;
+ec_gemm_f32_tile_fn ec_gemm_f32_tile_scalar, ec_gemm_f32_tile_avx2, ec_gemm_f32_tile_avx512, ec_gemm_f32_tile_neon;
+ec_quantize_rows_fn ec_quantize_rows_scalar, ec_quantize_rows_avx2, ec_quantize_rows_avx512, ec_quantize_rows_neon;
+ec_transpose_f32_fn ec_transpose_f32_scalar, ec_transpose_f32_avx2, ec_transpose_f32_neon;
+ec_expand_s8_fn ec_expand_s8_scalar, ec_expand_s8_avx2, ec_expand_s8_neon;
+ec_activation_fn ec_activation_scalar, ec_activation_avx2, ec_activation_avx512, ec_activation_neon;
 
 static const struct { int isa; ec_gemm_s8c_impl impl; } GEMM_S8C[] = {
 #ifdef EC_X86
@@ -63,6 +91,10 @@ static const struct { int isa; ec_gemm_s8c_impl impl; } GEMM_S8C[] = {
     {AVXVNNI_EVEX, {ec_gemm_s8c_tile_avxvnni_evex, .rows = 6, .vecs = 1, .flip = 0, .macs_per_ns = 100}},
     {AVXVNNI, {ec_gemm_s8c_tile_avxvnni, .rows = 6, .vecs = 1, .flip = 0, .macs_per_ns = 100}},
     {AVX2, {ec_gemm_s8c_tile_avx2, .rows = 3, .vecs = 2, .flip = 0x80, .macs_per_ns = 60}},
+#elif defined(EC_ARM64)
+    {I8MM, {ec_gemm_s8c_tile_i8mm, .rows = 6, .vecs = 1, .flip = 0x80, .macs_per_ns = 40}},
+    {NEONDOT, {ec_gemm_s8c_tile_neondot, .rows = 6, .vecs = 1, .flip = 0x80, .macs_per_ns = 25}},
+    {NEON, {ec_gemm_s8c_tile_neon, .rows = 2, .vecs = 1, .flip = 0x80, .macs_per_ns = 6}},
 #endif
     {SCALAR, {ec_gemm_s8c_tile_scalar, .rows = 8, .vecs = 3, .flip = 0, .macs_per_ns = 4}},
 };
@@ -71,6 +103,8 @@ static const struct { int isa; ec_gemm_f32_impl impl; } GEMM_F32[] = {
 #ifdef EC_X86
     {AVX512, {ec_gemm_f32_tile_avx512, .rows = 8, .vecs = 3, .macs_per_ns = 50}},
     {AVX2, {ec_gemm_f32_tile_avx2, .rows = 6, .vecs = 1, .macs_per_ns = 30}},
+#elif defined(EC_ARM64)
+    {NEON, {ec_gemm_f32_tile_neon, .rows = 6, .vecs = 1, .macs_per_ns = 6}},
 #endif
     {SCALAR, {ec_gemm_f32_tile_scalar, .rows = 8, .vecs = 3, .macs_per_ns = 4}},
 };
@@ -79,6 +113,8 @@ static const struct { int isa; ec_quantize_rows_fn *fn; } QUANTIZE_ROWS[] = {
 #ifdef EC_X86
     {AVX512, ec_quantize_rows_avx512},
     {AVX2, ec_quantize_rows_avx2},
+#elif defined(EC_ARM64)
+    {NEON, ec_quantize_rows_neon},
 #endif
     {SCALAR, ec_quantize_rows_scalar},
 };
@@ -86,6 +122,8 @@ static const struct { int isa; ec_quantize_rows_fn *fn; } QUANTIZE_ROWS[] = {
 static const struct { int isa; ec_transpose_f32_fn *fn; } TRANSPOSE_F32[] = {
 #ifdef EC_X86
     {AVX2, ec_transpose_f32_avx2},
+#elif defined(EC_ARM64)
+    {NEON, ec_transpose_f32_neon},
 #endif
     {SCALAR, ec_transpose_f32_scalar},
 };
@@ -93,6 +131,8 @@ static const struct { int isa; ec_transpose_f32_fn *fn; } TRANSPOSE_F32[] = {
 static const struct { int isa; ec_expand_s8_fn *fn; } EXPAND_S8[] = {
 #ifdef EC_X86
     {AVX2, ec_expand_s8_avx2},
+#elif defined(EC_ARM64)
+    {NEON, ec_expand_s8_neon},
 #endif
     {SCALAR, ec_expand_s8_scalar},
 };
@@ -101,6 +141,8 @@ static const struct { int isa; ec_activation_fn *fn; } ACTIVATION[] = {
 #ifdef EC_X86
     {AVX512, ec_activation_avx512},
     {AVX2, ec_activation_avx2},
+#elif defined(EC_ARM64)
+    {NEON, ec_activation_neon},
 #endif
     {SCALAR, ec_activation_scalar},
 };

@@ -9,19 +9,25 @@
 
 #include "edgecomp.h"
 
+#if defined(__x86_64__)
+#define EC_X86 1
+#elif defined(__AARCH64EL__)
+#define EC_ARM64 1
+#endif
+
 /* One translation unit per ISA, built without -m flags: what stands between these two may use the named features.
- * <immintrin.h> has to be included before. */
+ * <immintrin.h> or <arm_neon.h> has to be included before. */
 #define EC_PRAGMA(text) _Pragma(#text)
 #if defined(__clang__)
 #define EC_TARGET_BEGIN(isa) EC_PRAGMA(clang attribute push(__attribute__((target(isa))), apply_to = function))
 #define EC_TARGET_END EC_PRAGMA(clang attribute pop)
 #else
+#ifdef EC_ARM64 /* gcc wants the architecture with its extension */
+#define EC_TARGET_BEGIN(isa) EC_PRAGMA(GCC push_options) EC_PRAGMA(GCC target("arch=armv8.2-a+" isa))
+#else
 #define EC_TARGET_BEGIN(isa) EC_PRAGMA(GCC push_options) EC_PRAGMA(GCC target(isa))
-#define EC_TARGET_END EC_PRAGMA(GCC pop_options)
 #endif
-
-#if defined(__x86_64__)
-#define EC_X86 1
+#define EC_TARGET_END EC_PRAGMA(GCC pop_options)
 #endif
 
 #define EC_INLINE static inline __attribute__((always_inline))

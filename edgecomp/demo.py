@@ -11,6 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
+import shutil
+import textwrap
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +29,10 @@ from edgecomp.measure import report
 from edgecomp.measure.candidates import NUMPY_SETTLE, limits_numpy
 from edgecomp.measure.shapes import temperatures
 
-HIDDEN, EPOCHS, SLICES = 512, 30, 5
+HIDDEN, EPOCHS, SLICES = 512, 30, 7
+MEMORY = 2 << 30  # bytes that a machine should have for cold weights in all forms at once
+CROWDED = 0.1  # CPUs that others may take before it is said
+EVEN = 1.03  # what is not faster by more than this is not called faster
 LAYERS = {  # real layers, in which there is something to gain
     measure.Shape(128, 3072, 768): "128 tokens through BERT-base's feed-forward layer",
     measure.Shape(1, 4096, 4096): "one token through a large model's layer",
@@ -72,12 +79,14 @@ class Result:
 
     seed: int
     threads: int
+    backend: str  # that the ops ran on, as ec.info() names it
     digits: Digits
     networks: tuple[Network, ...]
     call_seconds: float  # a layer with one weight: what every call costs
     calls: int  # layers of the network
     layers: tuple[tuple[str, report.Row], ...]  # form and figures
-    lacking: str  # why there are no layers, if there are none
+    lacking: tuple[str, ...]  # what could not be measured, and why
+    others: float | None  # CPUs that other processes kept busy meanwhile; None where the system does not say
 
     def to_json(self) -> dict[str, Any]:
         """For the json module; without the images and what was read in them."""
@@ -86,6 +95,7 @@ class Result:
             "machine": report.fingerprint(),
             "seed": self.seed,
             "threads": self.threads,
+            "backend": self.backend,
             "test_images": len(self.digits.test),
             "forms": [
                 {
@@ -101,6 +111,7 @@ class Result:
             ],
             "call_s": self.call_seconds,
             "layers": [{"form": form, **row.to_json()} for form, row in self.layers],
+            "cpus_busy_with_others": self.others,
             "conclusion": conclusion(self),
         }
 
@@ -124,20 +135,47 @@ def run(*, seed: int = 0, threads: int | None = None) -> Result:
 
     Without the compiled kernels it still does, but for the large layers, which only they can measure.
     """
-    threads = threads or ec.get_num_threads()
+    if threads is None:
+        threads = ec.get_num_threads()
     digits = demo_train.load_digits()
     with report.Progress(EPOCHS, "training") as progress, measure.numpy_threads(1):  # one thread: the same bits for every `threads`
         trained = demo_train.train(digits, seed=seed, hidden=HIDDEN, epochs=EPOCHS, after_epoch=progress.advance)
-    try:
-        measure.Probe("fma_f32")
-        shapes, lacking = tuple(LAYERS), ""
-    except measure.NoCompiledKernels as error:
-        shapes, lacking = (), str(error)
+    shapes, lacking = _measurable()
     steps = SLICES * (2 * len(FORMS) + 1 + len(shapes) * len(FORMS))
     with report.Progress(steps) as progress, ec.threads(threads), measure.numpy_threads(threads):
+        before = _clocks()
         networks, call = _networks(trained, digits, progress.advance)
         layers = [pair for shape in shapes for pair in _layer(shape, threads, progress.advance)]
-    return Result(seed, threads, digits, networks, call, len(trained), tuple(layers), lacking)
+        after = _clocks()
+    others = None
+    if before and after:
+        own, everyone, wall = (then - now for now, then in zip(before, after, strict=True))
+        others = max(0.0, everyone - own) / wall
+    return Result(seed, threads, ec.info()["backend"], digits, networks, call, len(trained), tuple(layers), lacking, others)
+
+
+def _measurable() -> tuple[list[measure.Shape], tuple[str, ...]]:
+    """The large layers that this installation and this machine can measure; why not the others."""
+    try:
+        measure.Probe("fma_f32")
+    except measure.NoCompiledKernels as error:
+        return [], (f"No large layers: {error}",)
+    large = [shape for shape in LAYERS if temperatures(shape)[-1]]
+    if large and os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") < MEMORY:
+        names = ", ".join(map(str, large))
+        return [shape for shape in LAYERS if shape not in large], (f"Without {names}: timing it wants 2 GiB of memory.",)
+    return list(LAYERS), ()
+
+
+def _clocks() -> tuple[float, float, float] | None:
+    """CPU seconds of this process, CPU seconds of everyone, and the time; None where there is no /proc/stat."""
+    try:
+        with open("/proc/stat", encoding="ascii") as f:
+            ticks = [int(field) for field in f.readline().split()[1:9]]
+    except (OSError, ValueError):
+        return None
+    idle = sum(ticks[3:5])  # idle, and waiting for a disk
+    return time.process_time(), (sum(ticks) - idle) / os.sysconf("SC_CLK_TCK"), time.monotonic()
 
 
 def _networks(trained: Sequence[Layer], digits: Digits, after_slice: Callable[[], object]) -> tuple[tuple[Network, ...], float]:
@@ -169,51 +207,59 @@ def _networks(trained: Sequence[Layer], digits: Digits, after_slice: Callable[[]
 
 def _layer(shape: measure.Shape, threads: int, after_slice: Callable[[], object]) -> list[tuple[str, report.Row]]:
     """One large layer in every form. NumPy is held against the peak of the packed float32 form: it does the same work."""
-    (cold,) = temperatures(shape)[-1:]
-    candidates = [measure.candidate(form.op, shape, threads, cold=cold) for form in FORMS]
+    cold = temperatures(shape)[-1]
+    numpy, packed, *others = (measure.candidate(form.op, shape, threads, cold=cold) for form in FORMS)
+    if packed.probe:
+        calm = functools.partial(_after_settling, packed.probe)
+        numpy = dataclasses.replace(packed, name=numpy.name, run=numpy.run, probe=calm)
+    candidates = [numpy, packed, *others]
     timings = measure.interleave(candidates, slices=SLICES, after_slice=after_slice)
-    numpy, packed = timings[:2]
-    if packed.share is not None:
-        timings[0] = dataclasses.replace(numpy, peak=packed.peak, share=packed.share * packed.median / numpy.median)
-    against = [candidates[1].against, *(c.against for c in candidates[1:])]
     return [
-        (form.name, report.Row(form.op, shape, threads, cold, a, timing, numpy))
-        for form, a, timing in zip(FORMS, against, timings, strict=True)
+        (form.name, report.Row(form.op, shape, threads, cold, candidate.against, timing, timings[0]))
+        for form, candidate, timing in zip(FORMS, candidates, timings, strict=True)
     ]
 
 
+def _after_settling(probe: Callable[[], float]) -> float:
+    """A peak, not measured while NumPy's idle threads still spin."""
+    time.sleep(NUMPY_SETTLE)
+    return probe()
+
+
 def conclusion(result: Result) -> list[str]:
-    """What the figures say, a sentence each."""
+    """What the figures say, a sentence or two each."""
     numpy, packed, *compressed = result.networks
-    images = len(result.digits.test)
-    sentences = []
+    images, sentences = len(result.digits.test), []
     for n in compressed:
+        same, points = round(n.agreement * images), 100 * (n.accuracy - numpy.accuracy)
         sentences.append(
-            f"{n.form}: weights {numpy.nbytes / n.nbytes:.1f}x smaller; {round(n.agreement * images)} of {images} images read as with "
-            f"float32, accuracy {100 * (n.accuracy - numpy.accuracy):+.1f} points."
+            f"{n.form}: weights {numpy.nbytes / n.nbytes:.1f}x smaller; {same} of {images} images read as float32 reads them, "
+            + (f"accuracy {points:+.1f} points." if points else "the same accuracy.")
         )
-        here = packed.one.median / n.one.median
-        there = [(row, _float32(result, row).median / row.timing.median) for form, row in result.layers if form == n.form]
-        text = f"{n.form} against packed float32: {here:.1f}x as fast for one image, {packed.batch.median / n.batch.median:.1f}x for {images}"
-        text += "".join(f", {gain:.1f}x in {row.shape}" for row, gain in there) + "."
-        fixed = result.calls * result.call_seconds / n.one.median
-        if there and here < max(gain for _, gain in there):
-            text += (
-                f" This network is too small to gain as much: the fixed cost of its {result.calls} calls is {fixed:.0%} of one image's "
-                f"{report.duration(n.one.median)}, and its weights fit in a cache."
-            )
+        one, batch = packed.one.median / n.one.median, packed.batch.median / n.batch.median
+        large = {row.shape: _packed(result, row.shape) / row.timing.median for form, row in result.layers if form == n.form}
+        gains = [f"{one:.1f}x for one image", f"{batch:.1f}x for {images}", *(f"{gain:.1f}x in {shape}" for shape, gain in large.items())]
+        text = f"Speed of {n.form} against packed float32: {', '.join(gains)}."
+        if large and max(large.values()) > EVEN * max(one, 1):
+            fixed = result.calls * result.call_seconds / n.one.median
+            text += f" The digits' network is too small to gain as much: of the {report.duration(n.one.median)} of one image, "
+            text += f"{fixed:.0%} are what {result.calls} calls cost whatever they compute."
         sentences.append(text)
-    slower = [f"{n.form} for one image" for n in result.networks[1:] if n.one.median > numpy.one.median]
-    slower += [f"{n.form} for {images}" for n in result.networks[1:] if n.batch.median > numpy.batch.median]
-    slower += [f"{form} in {row.shape}" for form, row in result.layers if row.speedup < 1]
-    if slower:
-        sentences.append(f"Slower than NumPy on this machine: {', '.join(slower)}.")
-    return sentences
+    even = [(f"{n.form} for one image", numpy.one.median / n.one.median) for n in result.networks[1:]]
+    even += [(f"{n.form} for {images}", numpy.batch.median / n.batch.median) for n in result.networks[1:]]
+    even += [(f"{form} in {row.shape}", row.speedup) for form, row in result.layers if form != numpy.form]
+    if slow := [f"{what} ({gain:.2f}x)" for what, gain in even if gain < EVEN]:
+        sentences.append(f"No faster than NumPy here: {', '.join(slow)}.")
+    if result.others is not None and result.others + result.threads > (os.cpu_count() or 1) + CROWDED:
+        sentences.append(f"Other processes kept {result.others:.1f} CPUs busy meanwhile, which slows NumPy's threads most: measure again.")
+    if result.backend == "reference":
+        sentences.append("edgecomp's ops ran in NumPy, as its reference does them, which is not made for speed.")
+    return [*sentences, *result.lacking]
 
 
-def _float32(result: Result, row: report.Row) -> measure.Timing:
-    """The packed float32 form's timing in the layer of a row."""
-    return next(other.timing for form, other in result.layers if (form, other.shape) == (FORMS[1].name, row.shape))
+def _packed(result: Result, shape: measure.Shape) -> float:
+    """Seconds of the packed float32 form in a large layer."""
+    return next(row.timing.median for form, row in result.layers if (form, row.shape) == (FORMS[1].name, shape))
 
 
 def show(result: Result) -> None:
@@ -242,11 +288,11 @@ def show(result: Result) -> None:
             lines = [[form, *line[1:]] for (form, _), line in zip(rows, lines, strict=True)]
             cold = ", weights from memory" if rows[0][1].cold else ""
             report.print_table(f"{shape}: {what}{cold}, {threads}", ["form", *header[1:]], lines)
-    for sentence in conclusion(result):
-        print(sentence)
+    sentences = conclusion(result)
     if result.layers:
-        print('"of roof": share of what this machine was measured to do, of its arithmetic or of reading memory, whichever bounds it.')
-    else:
-        print(f"No large layers: {result.lacking}")
+        sentences.append('"of roof": share of what this machine was measured to do, in arithmetic or in reading memory, whichever bounds.')
     if not limits_numpy():
-        print("NumPy used as many threads as it likes; pip install threadpoolctl, and it will use as many as edgecomp.")
+        sentences.append("NumPy used as many threads as it likes; pip install threadpoolctl, and it will use as many as edgecomp.")
+    width = min(shutil.get_terminal_size().columns, 120) - 1
+    for sentence in sentences:
+        print(textwrap.fill(sentence, width, subsequent_indent="  ", break_on_hyphens=False))

@@ -1,7 +1,8 @@
-"""The handwritten digits that ship with the package, and a small network trained on them in plain NumPy: what `edgecomp demo` compresses."""
+"""What `edgecomp demo` compresses: a small network, trained in plain NumPy on the handwritten digits that ship with the package."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ Float32 = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
 
 DATA = Path(__file__).parent / "data" / "digits.npz"
-TRAINED_ON = 1297  # the other 500 are the test; in the file's order, so that they are by other hands too
+# The other 500 are the test. A random choice of 500 has the same writers in both parts, and looks easier: 98 % instead of 94 %.
+TRAINED_ON = 1297
 BATCH, RATE = 64, 1e-3
 FIRST, SECOND, FLOOR = 0.9, 0.999, 1e-8  # Adam's moments
 
@@ -52,7 +54,7 @@ def train(digits: Digits, *, seed: int, hidden: int, epochs: int, after_epoch: C
     sizes = (digits.train.shape[1], hidden, hidden, 10)
     layers = [
         Layer(rng.standard_normal((n, k), dtype=np.float32) * np.float32((2 / k) ** 0.5), np.zeros(n, np.float32))
-        for k, n in zip(sizes, sizes[1:], strict=False)
+        for k, n in itertools.pairwise(sizes)
     ]
     parameters = [p for layer in layers for p in layer]
     first, second = ([np.zeros_like(p) for p in parameters] for _ in range(2))

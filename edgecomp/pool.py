@@ -22,9 +22,10 @@ def check(n: Any, where: str) -> int:
     """n as a thread limit: an int in 1..1024 (TypeError, ValueError)."""
     if type(n) is not int and (isinstance(n, bool) or not isinstance(n, numbers.Integral)):
         raise TypeError(f"{where} is a {type(n).__name__}, wanted None or an int in 1..{MAX_THREADS}")
-    if not 1 <= n <= MAX_THREADS:
-        raise ValueError(f"{where} is {n}, wanted 1..{MAX_THREADS}")
-    return int(n)
+    count = int(n)
+    if not 1 <= count <= MAX_THREADS:
+        raise ValueError(f"{where} is {count}, wanted 1..{MAX_THREADS}")
+    return count
 
 
 def limit(n: int | None, where: str) -> int:
@@ -107,6 +108,7 @@ def register_threadpoolctl() -> None:
             return str(self.dynlib.ec_version().decode())
 
     threadpoolctl.register(EdgecompController)
+    backend.load_c()  # threadpoolctl sees the libraries that are loaded; ours is not before the first op
 
 
 if "threadpoolctl" in sys.modules:

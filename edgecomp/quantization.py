@@ -7,6 +7,9 @@ import numpy as np
 from edgecomp import arrays
 from edgecomp.weights import DenseWeight, Int8Weight
 
+_SCALE_MAX = np.nextafter(np.finfo(np.float32).max / np.float32(127), np.float32(0))
+"""The largest scale with 127 * scale below Inf: the largest floats divided by 127 round up."""
+
 
 def _weight_array(w: Any, where: str) -> arrays.Float32:
     """Finite float32 [N, K], or TypeError / ValueError."""
@@ -59,7 +62,7 @@ def quantize(w: Any, bits: int = 8) -> Int8Weight:
     if bits != 8:
         raise ValueError(f"quantize: bits is {bits!r}, wanted 8")
     a = _weight_array(w, "quantize")
-    scale = np.abs(a).max(axis=1, initial=0) / np.float32(127)
+    scale = np.minimum(np.abs(a).max(axis=1, initial=0) / np.float32(127), _SCALE_MAX)
     used = scale >= np.float32(2.0**-126)
     scale = np.where(used, scale, np.float32(1))
     q = np.clip(np.rint(np.where(used[:, None], a, np.float32(0)) / scale[:, None]), -127, 127).astype(np.int8)

@@ -172,7 +172,8 @@ class Int8Weight(Weight):
         q, scale = self.q, self.scale
         if rows is not None:
             q, scale = q[rows], scale[rows]
-        return q * scale[..., None]
+        with np.errstate(over="ignore"):  # imported scales may be huge
+            return q * scale[..., None]
 
 
 class QuantizedRows:

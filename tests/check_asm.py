@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 CSRC = Path(__file__).resolve().parent.parent / "csrc"
-ISAS = ("avx2", "avxvnni", "avx512", "avx512vnni")
 NOTHING, READS, ALL = range(3)  # what a loop may do on the stack
 # What a loop of the op must contain to count; how many of it in the largest loop (the sums of the largest tile: fewer mean
 # that the tile was not unrolled); and what is no spilled sum: constants and a row's scale, of which there are more than
@@ -91,7 +90,7 @@ def disassemble(source: Path) -> list[list[Instruction]]:
         if found := re.match(r"[0-9a-f]+ <(.*)>:$", line):
             name = found.group(1)
             functions[name] = []
-        elif found := re.match(r"\s*([0-9a-f]+):\s+(\S+)\s*([^#]*)", line):
+        elif found := re.match(r"\s*([0-9a-f]+):\s+(?:\{e?vex\} +)?(\S+)\s*([^#]*)", line):
             functions[name].append(Instruction(name, int(found.group(1), 16), found.group(2), found.group(3).strip()))
     return list(functions.values())
 
@@ -130,12 +129,13 @@ def check(source: Path, op: str, isa: str) -> Report:
 
 
 def kernels() -> list[tuple[Path, str, str]]:
-    """Every x86 microkernel: file, op, ISA."""
+    """Every x86 microkernel, which is a file with a target region: file, op, ISA."""
     found = []
     for source in sorted(CSRC.glob("*/*.c")):
-        op, _, isa = source.stem.rpartition("_")
-        if isa in ISAS:
-            found.append((source, op, isa))
+        if "EC_TARGET_BEGIN" in source.read_text():
+            name = re.fullmatch(r"(\w+?)_(avx2|avxvnni|avx512|avx512vnni)(_\w+)?", source.stem)
+            assert name, f"{source.name}: the name does not say its op and ISA"
+            found.append((source, name.group(1), name.group(2)))
     return found
 
 

@@ -3,6 +3,7 @@
 
 extern ec_roof_fn ec_roof_dot_s8_avx512vnni, ec_roof_dot_s8_avxvnni, ec_roof_chain_s8_avx2, ec_roof_fma_f32_avx512, ec_roof_fma_f32_avx2, ec_roof_fma_f32_scalar,
     ec_roof_read_avx512, ec_roof_read_avx2, ec_roof_read_scalar, ec_roof_copy_scalar;
+extern ec_roof_fn ec_roof_dot_s8_i8mm, ec_roof_dot_s8_neondot, ec_roof_chain_s8_neon, ec_roof_fma_f32_neon, ec_roof_read_neon;
 
 /* Best first. A loop without a line that this CPU runs has no peak here. */
 static const struct {
@@ -18,6 +19,12 @@ static const struct {
     {EC_ROOF_FMA_F32, "avx2", ec_roof_fma_f32_avx2},
     {EC_ROOF_READ, "avx512", ec_roof_read_avx512},
     {EC_ROOF_READ, "avx2", ec_roof_read_avx2},
+#elif defined(EC_ARM64)
+    {EC_ROOF_DOT_S8, "i8mm", ec_roof_dot_s8_i8mm},
+    {EC_ROOF_DOT_S8, "neondot", ec_roof_dot_s8_neondot},
+    {EC_ROOF_CHAIN_S8, "neon", ec_roof_chain_s8_neon},
+    {EC_ROOF_FMA_F32, "neon", ec_roof_fma_f32_neon},
+    {EC_ROOF_READ, "neon", ec_roof_read_neon},
 #endif
     {EC_ROOF_FMA_F32, "scalar", ec_roof_fma_f32_scalar},
     {EC_ROOF_READ, "scalar", ec_roof_read_scalar},

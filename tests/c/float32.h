@@ -90,7 +90,8 @@ static void call_gemm_f32(const problem *p, const options *o, int plain, float *
     void *work = place(WORK, size);
     const float *w = plain ? (const float *)p->w_plain : packed;
     enter();
-    leave(ec_gemm_f32(p->m, p->n, p->k, p->x, p->ldx, w, plain ? ldw : 0, o->bias ? p->bias : NULL, o->act, y, o->ldy, o->threads, work, size), EC_OK);
+    leave(ec_gemm_f32(p->m, p->n, p->k, p->x, p->ldx, w, plain ? ldw : 0, o->bias ? p->bias : NULL, o->act, y, o->ldy, o->threads, work,
+                      size), EC_OK);
 }
 
 static void check_gemm_f32(const problem *p) { check_float_op(p, call_gemm_f32, 2); }
@@ -118,7 +119,8 @@ static void call_gemm_s8c_f32(const problem *p, const options *o, int plain, flo
     const size_t size = ec_gemm_f32_workspace(p->m, p->k, 0, o->threads);
     void *work = place(WORK, size);
     enter();
-    leave(ec_gemm_s8c_f32(p->m, p->n, p->k, p->x, p->ldx, p->w, p->wscale, o->bias ? p->bias : NULL, o->act, y, o->ldy, o->threads, work, size), EC_OK);
+    leave(ec_gemm_s8c_f32(p->m, p->n, p->k, p->x, p->ldx, p->w, p->wscale, o->bias ? p->bias : NULL, o->act, y, o->ldy, o->threads, work,
+                          size), EC_OK);
 }
 
 static void check_gemm_s8c_f32(const problem *p) { check_float_op(p, call_gemm_s8c_f32, 1); }

@@ -18,7 +18,8 @@ static void check_quantize_rows(const problem *p)
     leave(ec_quantize_rows(p->m, p->k, p->x, p->ldx, q, scale, zero, threads, work, size), EC_OK);
     for (int64_t i = 0; i < p->m; i++) {
         if (bits_of(scale[i]) != bits_of(p->xscale[i]) || zero[i] != p->xzero[i])
-            fail("row %lld: scale %.9g zero %d instead of %.9g and %d", (long long)i, (double)scale[i], zero[i], (double)p->xscale[i], p->xzero[i]);
+            fail("row %lld: scale %.9g zero %d instead of %.9g and %d", (long long)i, (double)scale[i], zero[i], (double)p->xscale[i],
+                 p->xzero[i]);
         for (int64_t c = 0; c < p->k; c++)
             if (q[i * p->k + c] != p->xq[i * p->k + c])
                 fail("q[%lld][%lld] = %d instead of %d, x = %.9g scale %.9g zero %d", (long long)i, (long long)c, q[i * p->k + c],
@@ -28,15 +29,17 @@ static void check_quantize_rows(const problem *p)
 
 static void check_requantize(const problem *p)
 {
-    const int zero = below(256) - 128;
-    const float scale = ldexpf(1.5f + uniform() / 2, below(60) - 40);
-    int8_t *q = place(Y, (size_t)p->k);
-    snprintf(now->call, sizeof now->call, "scale=%g zero=%d", (double)scale, zero);
-    enter();
-    leave(ec_requantize(p->k, p->x, scale, zero, q), EC_OK);
-    for (int64_t i = 0; i < p->k; i++)
-        if (q[i] != oracle_requantize(p->x[i], scale, zero))
-            fail("q[%lld] = %d instead of %d, y = %.9g", (long long)i, q[i], oracle_requantize(p->x[i], scale, zero), (double)p->x[i]);
+    for (int i = 0; i < 50; i++) {
+        const int zero = below(256) - 128;
+        const float scale = ldexpf(1.5f + uniform() / 2, below(60) - 40);
+        int8_t *q = place(Y, (size_t)p->k);
+        snprintf(now->call, sizeof now->call, "scale=%g zero=%d", (double)scale, zero);
+        enter();
+        leave(ec_requantize(p->k, p->x, scale, zero, q), EC_OK);
+        for (int64_t c = 0; c < p->k; c++)
+            if (q[c] != oracle_requantize(p->x[c], scale, zero))
+                fail("q[%lld] = %d instead of %d, y = %.9g", (long long)c, q[c], oracle_requantize(p->x[c], scale, zero), (double)p->x[c]);
+    }
 }
 
 /* ---- int8 ------------------------------------------------------------------------------------------------------------------ */

@@ -1,4 +1,5 @@
-/* The thread pool, seen from outside: many callers at once, jobs in quick succession, a forked child. */
+/* The thread pool, seen from outside: many callers at once, jobs in quick succession, a forked child. And the loops that
+ * measure peaks. */
 #ifndef POOL_H
 #define POOL_H
 #include <pthread.h>
@@ -25,10 +26,12 @@ static void *caller(void *arg)
     float *y = malloc((size_t)(p->m * p->n) * sizeof *y);
     const size_t size = ec_gemm_s8c_workspace(p->m, p->k);
     void *work = malloc(size);
-    for (int r = 0; r < rounds && y && work; r++) {
+    if (!y || !work)
+        fail("no memory");
+    for (int r = 0; r < rounds; r++) {
         memset(y, 0xFF, (size_t)(p->m * p->n) * sizeof *y);
-        if (ec_gemm_s8c(p->m, p->n, p->k, p->x, p->ldx, NULL, NULL, NULL, p->w, p->wscale, p->wsum, p->bias, EC_ACT_NONE, y, NULL, p->n, 0, 0,
-                        2 + r % 3, work, size) != EC_OK)
+        if (ec_gemm_s8c(p->m, p->n, p->k, p->x, p->ldx, NULL, NULL, NULL, p->w, p->wscale, p->wsum, p->bias, EC_ACT_NONE, y, NULL, p->n,
+                        0, 0, 2 + r % 3, work, size) != EC_OK)
             fail("call %d has failed", r);
         check_floats(p->m, p->n, y, p->n, pool_want, EC_ACT_NONE, 1);
     }
@@ -104,5 +107,25 @@ static void check_pool(const problem *p)
     if (!WIFEXITED(status) || WEXITSTATUS(status))
         fail("the child did not end well: status %#x", (unsigned)status);
     now->passed += rounds;
+}
+
+/* ---- roof ------------------------------------------------------------------------------------------------------------ */
+
+static void make_nothing(problem *p) { (void)p; }
+
+/* Nothing outside the buffers, and the right number of bytes; how fast is for other programs. */
+static void check_roof(const problem *p)
+{
+    (void)p;
+    for (int loop = EC_ROOF_DOT_S8; loop <= EC_ROOF_COPY; loop++)
+        for (int threads = 1; threads < 4; threads++) {
+            const size_t bytes = 8192;
+            float *a = place(X, bytes * (size_t)threads), *b = place(Y, bytes * (size_t)threads);
+            snprintf(now->call, sizeof now->call, "loop %d, %d threads", loop, threads);
+            const double done = ec_roof(loop, 5, a, b, bytes, threads), once = 5.0 * (double)bytes * threads;
+            if (loop == EC_ROOF_READ ? done != once : loop == EC_ROOF_COPY ? done != 2 * once : done < 0)
+                fail("did %g", done);
+            now->passed++;
+        }
 }
 #endif
