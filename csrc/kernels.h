@@ -30,6 +30,13 @@
 #define EC_TARGET_END EC_PRAGMA(GCC pop_options)
 #endif
 
+/* Before a loop of at most n turns that has to go. clang takes n only if it is exactly the number of turns. */
+#if defined(__clang__)
+#define EC_UNROLL(n) EC_PRAGMA(clang loop unroll(full))
+#else
+#define EC_UNROLL(n) EC_PRAGMA(GCC unroll n)
+#endif
+
 #define EC_INLINE static inline __attribute__((always_inline))
 #define EC_MIN(a, b) ((a) < (b) ? (a) : (b))
 
@@ -148,6 +155,9 @@ EC_INLINE float ec_clamp_activation(int act, float v)
                                                : six / 6;
     return y == y ? y : quiet_nan.f;
 }
+
+/* The body of ec_requantize, for who is inside a job already. */
+void ec_requantize_values(int64_t count, const float *y, float scale, int zero, int8_t *q);
 
 /* ---- roof ------------------------------------------------------------------------------------------------------ */
 

@@ -32,6 +32,7 @@ WORK = {
     ("activation", "avx2"): ("vfmadd", 5, READS),
     ("activation", "avx512"): ("vfmadd", 5, READS),
     ("roof", "avx2"): ("vfmadd|vpmaddwd", 8, NOTHING),
+    ("roof", "avxvnni"): ("vpdpbusd", 12, NOTHING),
     ("roof", "avx512"): ("vfmadd", 12, NOTHING),
     ("roof", "avx512vnni"): ("vpdpbusd", 12, NOTHING),
 }
@@ -129,10 +130,11 @@ def check(source: Path, op: str, isa: str) -> Report:
 
 
 def kernels() -> list[tuple[Path, str, str]]:
-    """Every x86 microkernel, which is a file with a target region: file, op, ISA."""
+    """Every x86 microkernel, which is a file with an x86 target region: file, op, ISA."""
     found = []
     for source in sorted(CSRC.glob("*/*.c")):
-        if "EC_TARGET_BEGIN" in source.read_text():
+        text = source.read_text()
+        if "EC_TARGET_BEGIN" in text and "#ifdef EC_X86" in text:
             name = re.fullmatch(r"(\w+?)_(avx2|avxvnni|avx512|avx512vnni)(_\w+)?", source.stem)
             assert name, f"{source.name}: the name does not say its op and ISA"
             found.append((source, name.group(1), name.group(2)))

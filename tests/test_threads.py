@@ -209,6 +209,8 @@ def test_a_fork_while_another_thread_computes(c):
 def test_keyboard_interrupt(c):
     """It is raised when the running call returns; the pool then works as before."""
     code = """
+    import signal
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts its background jobs without
     x = np.ones((1024, 1024), np.float32)
     ec.set_backend("c", isa="scalar")
     try:
@@ -221,9 +223,12 @@ def test_keyboard_interrupt(c):
         print("interrupted", same(), flush=True)
     """
     with subprocess.Popen(command(script(code)), env=environment(), cwd="/", stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        try:
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(signal.SIGINT)
+            output, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, output) == (0, "interrupted True\n")
 
 

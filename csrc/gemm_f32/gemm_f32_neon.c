@@ -35,41 +35,41 @@ EC_INLINE void tile(int mr, int sets, const ec_gemm_f32_tile *t)
 {
     const float *x = t->x, *w = t->w;
     float32x4_t acc[4][6][4];
-#pragma GCC unroll 4
+    EC_UNROLL(4)
     for (int s = 0; s < sets; s++)
-#pragma GCC unroll 6
+        EC_UNROLL(6)
         for (int i = 0; i < mr; i++)
-#pragma GCC unroll 4
+            EC_UNROLL(4)
             for (int h = 0; h < 4; h++)
                 acc[s][i][h] = vdupq_n_f32(0);
     int64_t k = t->k;
     for (; k >= 4; k -= 4, w += 64, x += 4 * mr)
-#pragma GCC unroll 4
+        EC_UNROLL(4)
         for (int u = 0; u < 4; u++) {
             float32x4_t b[4];
-#pragma GCC unroll 4
+            EC_UNROLL(4)
             for (int h = 0; h < 4; h++)
                 b[h] = vld1q_f32(w + 16 * u + 4 * h);
-#pragma GCC unroll 6
+            EC_UNROLL(6)
             for (int i = 0; i < mr; i++) {
                 const int lane = mr * u + i; /* of the 4 * mr in this step's vectors of x */
                 const float32x4_t a = vld1q_f32(x + lane / 4 * 4);
-#pragma GCC unroll 4
+                EC_UNROLL(4)
                 for (int h = 0; h < 4; h++)
                     acc[u % sets][i][h] = fma_lane(acc[u % sets][i][h], b[h], a, lane % 4);
             }
         }
     for (; k > 0; k--, w += 16, x += mr)
-#pragma GCC unroll 6
+        EC_UNROLL(6)
         for (int i = 0; i < mr; i++)
-#pragma GCC unroll 4
+            EC_UNROLL(4)
             for (int h = 0; h < 4; h++)
                 acc[0][i][h] = vfmaq_n_f32(acc[0][i][h], vld1q_f32(w + 4 * h), x[i]);
-#pragma GCC unroll 6
+    EC_UNROLL(6)
     for (int i = 0; i < mr; i++)
-#pragma GCC unroll 4
+        EC_UNROLL(4)
         for (int h = 0; h < 4; h++) {
-#pragma GCC unroll 4
+            EC_UNROLL(4)
             for (int s = 1; s < sets; s++)
                 acc[0][i][h] = vaddq_f32(acc[0][i][h], acc[s][i][h]);
             finish(t, i, h, acc[0][i][h]);

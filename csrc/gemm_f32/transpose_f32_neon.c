@@ -22,12 +22,12 @@ EC_INLINE void eight_rows(int rows, int64_t k, const float *x, int64_t ldx, floa
     int64_t p = 0;
     for (; p + 4 <= k; p += 4) {
         float32x4_t r[8];
-#pragma GCC unroll 8
+        EC_UNROLL(8)
         for (int i = 0; i < 8; i++)
             r[i] = i < rows ? vld1q_f32(x + i * ldx + p) : vdupq_n_f32(0);
         transpose(r);
         transpose(r + 4);
-#pragma GCC unroll 4
+        EC_UNROLL(4)
         for (int i = 0; i < 4; i++) {
             vst1q_f32(out + (p + i) * stride, r[i]);
             vst1q_f32(out + (p + i) * stride + 4, r[4 + i]);

@@ -150,7 +150,7 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
             j->activation(j->act, mr, t.cols, t.y, t.ldy);
         if (j->yq)
             for (int i = 0; i < mr; i++)
-                ec_requantize(t.cols, t.y + i * t.ldy, j->out_scale, j->out_zero, j->yq + (row + i) * j->ldy + col0);
+                ec_requantize_values(t.cols, t.y + i * t.ldy, j->out_scale, j->out_zero, j->yq + (row + i) * j->ldy + col0);
     }
 }
 

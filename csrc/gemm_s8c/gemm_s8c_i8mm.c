@@ -39,20 +39,21 @@ EC_INLINE void two_quads(int mr, int32x4_t acc[3][8], const uint8_t *x, const in
 {
     const int8x16_t none = vdupq_n_s8(0);
     int8x16_t a[3];
-#pragma GCC unroll 3
+    EC_UNROLL(3)
     for (int p = 0; p < (mr + 1) / 2; p++) {
         const int alone = 2 * p + 1 == mr;
         a[p] = zip_low(pair(alone, x + 8 * p), second ? pair(alone, x + 4 * mr + 8 * p) : none);
     }
-#pragma GCC unroll 4
+    EC_UNROLL(4)
     for (int h = 0; h < 4; h++) {
         const int8x16_t q0 = vld1q_s8(w + 16 * h), q1 = second ? vld1q_s8(w + 64 + 16 * h) : none;
         const int8x16_t low = zip_low(q0, q1), high = zip_high(q0, q1);
-#pragma GCC unroll 3
+        EC_UNROLL(3)
         for (int p = 0; p < (mr + 1) / 2; p++) {
             acc[p][2 * h] = dot(acc[p][2 * h], a[p], low);
             acc[p][2 * h + 1] = dot(acc[p][2 * h + 1], a[p], high);
         }
+        __asm__ volatile("" : : : "memory"); /* see gemm_s8c_neon.c */
     }
 }
 
@@ -61,9 +62,9 @@ EC_INLINE void tile(int mr, const ec_gemm_s8c_tile *t)
     const uint8_t *x = t->x;
     const int8_t *w = t->w;
     int32x4_t acc[3][8];
-#pragma GCC unroll 3
+    EC_UNROLL(3)
     for (int p = 0; p < (mr + 1) / 2; p++)
-#pragma GCC unroll 8
+        EC_UNROLL(8)
         for (int c = 0; c < 8; c++)
             acc[p][c] = vdupq_n_s32(0);
     int64_t q = t->quads;
@@ -71,9 +72,9 @@ EC_INLINE void tile(int mr, const ec_gemm_s8c_tile *t)
         two_quads(mr, acc, x, w, 1);
     if (q)
         two_quads(mr, acc, x, w, 0);
-#pragma GCC unroll 3
+    EC_UNROLL(3)
     for (int p = 0; p < (mr + 1) / 2; p++)
-#pragma GCC unroll 4
+        EC_UNROLL(4)
         for (int h = 0; h < 4; h++) {
             const int64x2_t left = vreinterpretq_s64_s32(acc[p][2 * h]), right = vreinterpretq_s64_s32(acc[p][2 * h + 1]);
             finish(t, 2 * p, h, vreinterpretq_s32_s64(vzip1q_s64(left, right)));

@@ -23,19 +23,20 @@ EC_INLINE int32x4_t dot_high(int32x4_t acc, const int8x16_t w[2], const int8x16_
 EC_INLINE void two_quads(int mr, int32x4_t acc[2][8], const uint8_t *x, const int8_t *w, int second)
 {
     int8x16_t a[2][2];
-#pragma GCC unroll 2
+    EC_UNROLL(2)
     for (int i = 0; i < mr; i++) {
         a[i][0] = quad(x + 4 * i);
         a[i][1] = second ? quad(x + 4 * (mr + i)) : vdupq_n_s8(0);
     }
-#pragma GCC unroll 4
+    EC_UNROLL(4)
     for (int h = 0; h < 4; h++) {
         const int8x16_t b[2] = {vld1q_s8(w + 16 * h), second ? vld1q_s8(w + 64 + 16 * h) : vdupq_n_s8(0)};
-#pragma GCC unroll 2
+        EC_UNROLL(2)
         for (int i = 0; i < mr; i++) {
             acc[i][2 * h] = dot_low(acc[i][2 * h], b, a[i]);
             acc[i][2 * h + 1] = dot_high(acc[i][2 * h + 1], b, a[i]);
         }
+        __asm__ volatile("" : : : "memory"); /* else gcc loads all of w at once and has to spill sums */
     }
 }
 
@@ -44,9 +45,9 @@ EC_INLINE void tile(int mr, const ec_gemm_s8c_tile *t)
     const uint8_t *x = t->x;
     const int8_t *w = t->w;
     int32x4_t acc[2][8];
-#pragma GCC unroll 2
+    EC_UNROLL(2)
     for (int i = 0; i < mr; i++)
-#pragma GCC unroll 8
+        EC_UNROLL(8)
         for (int c = 0; c < 8; c++)
             acc[i][c] = vdupq_n_s32(0);
     int64_t q = t->quads;
@@ -54,9 +55,9 @@ EC_INLINE void tile(int mr, const ec_gemm_s8c_tile *t)
         two_quads(mr, acc, x, w, 1);
     if (q)
         two_quads(mr, acc, x, w, 0);
-#pragma GCC unroll 2
+    EC_UNROLL(2)
     for (int i = 0; i < mr; i++)
-#pragma GCC unroll 4
+        EC_UNROLL(4)
         for (int h = 0; h < 4; h++)
             finish(t, i, h, vpaddq_s32(acc[i][2 * h], acc[i][2 * h + 1]));
 }

@@ -26,41 +26,41 @@ EC_INLINE void tile(int mr, int sets, const ec_gemm_s8c_tile *t)
     const uint8_t *x = t->x;
     const int8_t *w = t->w;
     int32x4_t acc[4][6][4];
-#pragma GCC unroll 4
+    EC_UNROLL(4)
     for (int s = 0; s < sets; s++)
-#pragma GCC unroll 6
+        EC_UNROLL(6)
         for (int i = 0; i < mr; i++)
-#pragma GCC unroll 4
+            EC_UNROLL(4)
             for (int h = 0; h < 4; h++)
                 acc[s][i][h] = vdupq_n_s32(0);
     int64_t q = t->quads;
     for (; q >= 4; q -= 4, w += 256, x += 16 * mr)
-#pragma GCC unroll 4
+        EC_UNROLL(4)
         for (int u = 0; u < 4; u++) {
             int8x16_t b[4];
-#pragma GCC unroll 4
+            EC_UNROLL(4)
             for (int h = 0; h < 4; h++)
                 b[h] = vld1q_s8(w + 64 * u + 16 * h);
-#pragma GCC unroll 6
+            EC_UNROLL(6)
             for (int i = 0; i < mr; i++) {
                 const int lane = mr * u + i; /* of the 4 * mr in this step's vectors of x */
                 const int8x16_t a = vreinterpretq_s8_u8(vld1q_u8(x + lane / 4 * 16));
-#pragma GCC unroll 4
+                EC_UNROLL(4)
                 for (int h = 0; h < 4; h++)
                     acc[u % sets][i][h] = dot(acc[u % sets][i][h], b[h], a, lane % 4);
             }
         }
     for (; q > 0; q--, w += 64, x += 4 * mr)
-#pragma GCC unroll 6
+        EC_UNROLL(6)
         for (int i = 0; i < mr; i++)
-#pragma GCC unroll 4
+            EC_UNROLL(4)
             for (int h = 0; h < 4; h++)
                 acc[0][i][h] = dot(acc[0][i][h], vld1q_s8(w + 16 * h), quad(x + 4 * i), 0);
-#pragma GCC unroll 6
+    EC_UNROLL(6)
     for (int i = 0; i < mr; i++)
-#pragma GCC unroll 4
+        EC_UNROLL(4)
         for (int h = 0; h < 4; h++) {
-#pragma GCC unroll 4
+            EC_UNROLL(4)
             for (int s = 1; s < sets; s++)
                 acc[0][i][h] = vaddq_s32(acc[0][i][h], acc[s][i][h]);
             finish(t, i, h, acc[0][i][h]);

@@ -25,14 +25,14 @@ EC_INLINE float prepare(const float *x, int64_t k, float *scale, int32_t *zero)
 {
     uint32x4_t lo[4];
     int32x4_t hi[4];
-#pragma GCC unroll 4
+    EC_UNROLL(4)
     for (int u = 0; u < 4; u++) {
         hi[u] = vdupq_n_s32(0);
         lo[u] = vdupq_n_u32(0x80000000); /* the bits of -0 */
     }
     int64_t p = 0;
     for (; p + 16 <= k; p += 16)
-#pragma GCC unroll 4
+        EC_UNROLL(4)
         for (int u = 0; u < 4; u++)
             widen(lo + u, hi + u, vld1q_f32(x + p + 4 * u));
     for (; p < k; p += 4)
@@ -55,7 +55,7 @@ static void one_row(int mr, int i, int64_t k, const float *x, uint8_t flip, uint
     const int16x8_t z = vdupq_n_s16((int16_t)*zero);
     for (int64_t p = 0; p < k; p += 16, panel += 16 * mr) {
         float32x4_t v[4];
-#pragma GCC unroll 4
+        EC_UNROLL(4)
         for (int u = 0; u < 4; u++)
             v[u] = p + 16 <= k ? vld1q_f32(x + p + 4 * u) : load(x + p + 4 * u, k - p - 4 * u);
         const uint8x8_t low = vqmovun_s16(codes(v[0], v[1], inv, z));
@@ -65,7 +65,7 @@ static void one_row(int mr, int i, int64_t k, const float *x, uint8_t flip, uint
         if (mr == 1)
             vst1q_u8(panel, bytes);
         else
-#pragma GCC unroll 4
+            EC_UNROLL(4)
             for (int j = 0; j < 4; j++)
                 memcpy(panel + 4 * (mr * j + i), quad + j, 4);
     }

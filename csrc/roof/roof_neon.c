@@ -17,11 +17,11 @@ double ec_roof_fma_f32_neon(int64_t reps, float *a, float *b, size_t bytes)
     (void)a, (void)b, (void)bytes;
     const float32x4_t x = vdupq_n_f32(1.0f), y = vdupq_n_f32(0.5f);
     float32x4_t sum[SUMS];
-#pragma GCC unroll 20
+    EC_UNROLL(20)
     for (int i = 0; i < SUMS; i++)
         sum[i] = vdupq_n_f32(0);
     for (int64_t r = 0; r < reps; r++)
-#pragma GCC unroll 20
+        EC_UNROLL(20)
         for (int i = 0; i < SUMS; i++)
             sum[i] = fmadd(sum[i], x, y);
     return (double)reps * SUMS * 4 * 2;
@@ -53,19 +53,19 @@ double ec_roof_chain_s8_neon(int64_t reps, float *a, float *b, size_t bytes)
     const int8x8_t x = vdup_n_s8(3), w = vdup_n_s8(-2);
     int32x4_t sum[16];
     int16x8_t t[8];
-#pragma GCC unroll 16
+    EC_UNROLL(16)
     for (int i = 0; i < 16; i++)
         sum[i] = vdupq_n_s32(0);
     for (int64_t r = 0; r < reps; r++)
-#pragma GCC unroll 2
+        EC_UNROLL(2)
         for (int half = 0; half < 16; half += 8) {
-#pragma GCC unroll 8
+            EC_UNROLL(8)
             for (int i = 0; i < 8; i++)
                 t[i] = products(x, w);
-#pragma GCC unroll 8
+            EC_UNROLL(8)
             for (int i = 0; i < 8; i++)
                 t[i] = more_products(t[i], x, w);
-#pragma GCC unroll 8
+            EC_UNROLL(8)
             for (int i = 0; i < 8; i++)
                 sum[half + i] = add(sum[half + i], t[i]);
         }
@@ -76,14 +76,14 @@ double ec_roof_chain_s8_neon(int64_t reps, float *a, float *b, size_t bytes)
 static __attribute__((noinline)) void pass(float32x4_t *sums, const float *p, const float *end)
 {
     float32x4_t sum[READ_SUMS];
-#pragma GCC unroll 16
+    EC_UNROLL(16)
     for (int i = 0; i < READ_SUMS; i++)
         sum[i] = sums[i];
     for (; p < end; p += 4 * READ_SUMS)
-#pragma GCC unroll 16
+        EC_UNROLL(16)
         for (int i = 0; i < READ_SUMS; i++)
             sum[i] = vaddq_f32(sum[i], vld1q_f32(p + 4 * i));
-#pragma GCC unroll 16
+    EC_UNROLL(16)
     for (int i = 0; i < READ_SUMS; i++)
         sums[i] = sum[i];
 }

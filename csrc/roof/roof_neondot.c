@@ -17,11 +17,11 @@ double ec_roof_dot_s8_neondot(int64_t reps, float *a, float *b, size_t bytes)
     (void)a, (void)b, (void)bytes;
     const int8x16_t x = vdupq_n_s8(3), w = vdupq_n_s8(-2);
     int32x4_t sum[SUMS];
-#pragma GCC unroll 20
+    EC_UNROLL(20)
     for (int i = 0; i < SUMS; i++)
         sum[i] = vdupq_n_s32(0);
     for (int64_t r = 0; r < reps; r++)
-#pragma GCC unroll 20
+        EC_UNROLL(20)
         for (int i = 0; i < SUMS; i++)
             sum[i] = dot(sum[i], x, w);
     return (double)reps * SUMS * 16 * 2;
