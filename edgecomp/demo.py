@@ -206,24 +206,17 @@ def _networks(trained: Sequence[Layer], digits: Digits, after_slice: Callable[[]
 
 
 def _layer(shape: measure.Shape, threads: int, after_slice: Callable[[], object]) -> list[tuple[str, report.Row]]:
-    """One large layer in every form. NumPy is held against the peak of the packed float32 form: it does the same work."""
+    """One large layer in every form. NumPy is held against the peak beside the packed float32 form, which does the same work."""
     cold = temperatures(shape)[-1]
-    numpy, packed, *others = (measure.candidate(form.op, shape, threads, cold=cold) for form in FORMS)
-    if packed.probe:
-        calm = functools.partial(_after_settling, packed.probe)
-        numpy = dataclasses.replace(packed, name=numpy.name, run=numpy.run, probe=calm)
-    candidates = [numpy, packed, *others]
-    timings = measure.interleave(candidates, slices=SLICES, after_slice=after_slice)
+    candidates = [measure.candidate(form.op, shape, threads, cold=cold) for form in FORMS]
+    numpy, packed, *others = measure.interleave(candidates, slices=SLICES, after_slice=after_slice)
+    if packed.share is not None:
+        numpy = dataclasses.replace(numpy, peak=packed.peak, share=packed.share * packed.median / numpy.median)
+    against = [candidates[1].against, *(candidate.against for candidate in candidates[1:])]
     return [
-        (form.name, report.Row(form.op, shape, threads, cold, candidate.against, timing, timings[0]))
-        for form, candidate, timing in zip(FORMS, candidates, timings, strict=True)
+        (form.name, report.Row(form.op, shape, threads, cold, peak, timing, numpy))
+        for form, peak, timing in zip(FORMS, against, [numpy, packed, *others], strict=True)
     ]
-
-
-def _after_settling(probe: Callable[[], float]) -> float:
-    """A peak, not measured while NumPy's idle threads still spin."""
-    time.sleep(NUMPY_SETTLE)
-    return probe()
 
 
 def conclusion(result: Result) -> list[str]:

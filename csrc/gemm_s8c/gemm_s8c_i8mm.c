@@ -12,10 +12,10 @@ EC_TARGET_BEGIN("i8mm")
 
 ec_gemm_s8c_tile_fn ec_gemm_s8c_tile_neondot;
 
-/* As inline asm: see gemm_s8c_neondot.c. */
+/* As inline asm: see gemm_s8c_neondot.c. Volatile keeps the order: else gcc and clang run out of registers. */
 EC_INLINE int32x4_t dot(int32x4_t acc, int8x16_t x, int8x16_t w)
 {
-    __asm__("smmla %0.4s, %1.16b, %2.16b" : "+w"(acc) : "w"(x), "w"(w));
+    __asm__ volatile("smmla %0.4s, %1.16b, %2.16b" : "+w"(acc) : "w"(x), "w"(w));
     return acc;
 }
 
@@ -47,13 +47,13 @@ EC_INLINE void two_quads(int mr, int32x4_t acc[3][8], const uint8_t *x, const in
     EC_UNROLL(4)
     for (int h = 0; h < 4; h++) {
         const int8x16_t q0 = vld1q_s8(w + 16 * h), q1 = second ? vld1q_s8(w + 64 + 16 * h) : none;
-        const int8x16_t low = zip_low(q0, q1), high = zip_high(q0, q1);
-        EC_UNROLL(3)
-        for (int p = 0; p < (mr + 1) / 2; p++) {
-            acc[p][2 * h] = dot(acc[p][2 * h], a[p], low);
-            acc[p][2 * h + 1] = dot(acc[p][2 * h + 1], a[p], high);
+        EC_UNROLL(2)
+        for (int c = 2 * h; c < 2 * h + 2; c++) {
+            const int8x16_t b = c % 2 ? zip_high(q0, q1) : zip_low(q0, q1);
+            EC_UNROLL(3)
+            for (int p = 0; p < (mr + 1) / 2; p++)
+                acc[p][c] = dot(acc[p][c], a[p], b);
         }
-        __asm__ volatile("" : : : "memory"); /* see gemm_s8c_neon.c */
     }
 }
 
