@@ -53,6 +53,13 @@ static inline int64_t ec_div_up(int64_t a, int64_t b) { return (a + b - 1) / b; 
 /* [0, total) cut into `parts` nearly equal ranges: where range i begins. Tiles of 5 + 5 rows beat 8 + 2. */
 static inline int64_t ec_part(int64_t total, int64_t parts, int64_t i) { return total / parts * i + EC_MIN(total % parts, i); }
 
+/* v, and for every NaN the one with the bits 0x7FC00000: CPUs differ in sign and payload of those they make. */
+EC_INLINE float ec_canonical(float v)
+{
+    static const union { uint32_t bits; float f; } quiet_nan = {0x7FC00000};
+    return v == v ? v : quiet_nan.f;
+}
+
 /* ---- quantize_rows --------------------------------------------------------------------------------------------- */
 
 /* Quantises mr rows (1..EC_MAX_ROWS) of k floats, row stride ldx elements, into one activation panel [k/4][mr][4]
@@ -66,9 +73,8 @@ static inline int64_t ec_panel_bytes(int64_t k, int64_t rows) { return ec_div_up
  * point. Returns what to multiply x with. */
 static inline float ec_row_scale(float lo, float hi, int finite, float *scale, int32_t *zero)
 {
-    static const union { uint32_t bits; float f; } quiet_nan = {0x7FC00000};
     const float s = hi / 255.0f - lo / 255.0f;
-    *scale = finite ? 1 : quiet_nan.f;
+    *scale = finite ? 1 : ec_canonical(NAN);
     *zero = 0;
     if (!finite || s < 0x1p-126f)
         return 0;
@@ -146,14 +152,13 @@ typedef void ec_activation_fn(int act, int64_t rows, int64_t cols, float *y, int
 /* The activations that are exact on every ISA: the same float32 operations in the same order. NaN as 0x7FC00000. */
 EC_INLINE float ec_clamp_activation(int act, float v)
 {
-    static const union { uint32_t bits; float f; } quiet_nan = {0x7FC00000};
     const float base = act == EC_ACT_RELU6 ? v : v + 3;
     const float six = base < 0 ? 0 : base > 6 ? 6 : base; /* relu6 */
     const float y = act == EC_ACT_RELU6       ? six + 0.0f /* -0 becomes 0 */
                     : act == EC_ACT_LEAKY_RELU ? (v > 0 ? v : v * 0.01f)
                     : act == EC_ACT_HARDSWISH  ? v * six / 6
                                                : six / 6;
-    return y == y ? y : quiet_nan.f;
+    return ec_canonical(y);
 }
 
 /* The body of ec_requantize, for who is inside a job already. */

@@ -17,5 +17,5 @@ void ec_activation_scalar(int act, int64_t rows, int64_t cols, float *y, int64_t
 {
     for (int64_t r = 0; r < rows; r++)
         for (int64_t c = 0; c < cols; c++)
-            y[r * ldy + c] = apply(act, y[r * ldy + c]);
+            y[r * ldy + c] = ec_canonical(apply(act, y[r * ldy + c]));
 }

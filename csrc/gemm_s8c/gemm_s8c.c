@@ -97,11 +97,10 @@ static void long_tile(const job *j, int mr, int nv, const ec_gemm_s8c_tile *whol
             for (int c = 0; c < whole->cols; c++)
                 sum[i][c] += part[i][c];
     }
-    static const union { uint32_t bits; float f; } NAN_BITS = {0x7FC00000};
     for (int i = 0; i < mr; i++)
         for (int c = 0; c < whole->cols; c++) {
             const float v = (float)sum[i][c] * whole->sx[i] * whole->sw[c] + whole->bias[c];
-            whole->y[i * whole->ldy + c] = v != v ? NAN_BITS.f : whole->relu && !(v > 0) ? 0.0f : v;
+            whole->y[i * whole->ldy + c] = whole->relu && v <= 0 ? 0.0f : ec_canonical(v);
         }
 }
 

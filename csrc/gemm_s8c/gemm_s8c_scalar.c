@@ -3,7 +3,6 @@
 
 void ec_gemm_s8c_tile_scalar(int mr, int nv, const ec_gemm_s8c_tile *t)
 {
-    static const union { uint32_t bits; float f; } quiet_nan = {0x7FC00000};
     for (int v = 0; v < nv; v++)
         for (int i = 0; i < mr; i++) {
             uint32_t acc[EC_PANEL] = {0}; /* unsigned: parts of a sum that fits may pass 2^31 */
@@ -21,7 +20,7 @@ void ec_gemm_s8c_tile_scalar(int mr, int nv, const ec_gemm_s8c_tile *t)
                     continue;
                 }
                 const float y = (float)sum * t->sx[i] * t->sw[col] + t->bias[col];
-                t->y[i * t->ldy + col] = y != y ? quiet_nan.f : t->relu && !(y > 0) ? 0.0f : y;
+                t->y[i * t->ldy + col] = t->relu && y <= 0 ? 0.0f : ec_canonical(y);
             }
         }
 }

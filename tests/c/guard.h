@@ -58,15 +58,19 @@ static void seed(int64_t a, int64_t b, int64_t c)
 
 enum { X, XQ, XSCALE, XZERO, W, W_PLAIN, WSCALE, WSUM, BIAS, Y, Y2, WORK, ARENAS };
 
-/* Under qemu 7 a masked load also reads the lanes that are masked off, which no CPU does: its buffers keep a distance. */
 static int emulated;
+#if defined(__x86_64__)
+enum { DISTANCE = 64 }; /* for qemu 7: its masked loads read the lanes that are masked off, which no CPU does */
+#else
+enum { DISTANCE = 0 };
+#endif
 
 /* `bytes` bytes filled with 0xFF (a NaN as float32), right after a forbidden page or right before one. In the second
  * case the start has whatever alignment the size gives it. A buffer lives until its arena is asked again. */
 static void *place(int arena, size_t bytes)
 {
     enum { PAGE = 1 << 16 }; /* the largest page of any machine this runs on */
-    const size_t distance = emulated ? 64 : 0;
+    const size_t distance = emulated ? DISTANCE : 0;
     static struct { uint8_t *base; size_t room; } arenas[ARENAS];
     uint8_t *base = arenas[arena].base;
     size_t room = arenas[arena].room;
