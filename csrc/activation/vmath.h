@@ -4,7 +4,7 @@
 #define EC_VMATH_H
 #include "../kernels.h"
 
-EC_INLINE float ec_from_bits(int32_t bits)
+EC_INLINE float ec_from_bits(uint32_t bits)
 {
     float f;
     memcpy(&f, &bits, 4);
@@ -31,7 +31,7 @@ EC_INLINE float ec_exp(float x)
     memcpy(&i, &shifted, 4);
     i -= 0x4B400000; /* n as an integer: the low bits of shifted */
     const int32_t half = i >> 1;
-    return p * ec_from_bits((half + 127) << 23) * ec_from_bits((i - half + 127) << 23);
+    return p * ec_from_bits((uint32_t)(half + 127) << 23) * ec_from_bits((uint32_t)(i - half + 127) << 23);
 }
 
 EC_INLINE float ec_sigmoid(float v) { return 1.0f / (1.0f + ec_exp(-v)); }

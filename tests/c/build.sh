@@ -49,7 +49,7 @@ clang)
     ;;
 aarch64)
     build aarch64-linux-gnu-gcc -DNDEBUG -static
-    qemu-aarch64 "$program" --emulated "$@"
+    qemu-aarch64 "$program" --need=i8mm --emulated "$@"
     ;;
 *)
     echo "build.sh: no kind $kind" >&2
