@@ -23,7 +23,7 @@ static struct {
     atomic_int busy;            /* a job is running */
     _Atomic uint64_t gate;      /* job number << 32 | OPEN | threads the job wants << 16 | workers inside */
     atomic_int sleeping;        /* workers in pthread_cond_wait */
-    int started;                /* workers that exist; guarded by busy */
+    atomic_int started;         /* workers that exist; written by who is busy */
     ec_task *task;              /* the job */
     void *ctx;
     int64_t count;
