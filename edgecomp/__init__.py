@@ -1,7 +1,7 @@
 """edgecomp: sparse and quantized kernels for compressed neural networks on ordinary CPUs, on plain NumPy arrays."""
 
 from edgecomp import reference
-from edgecomp.backend import info, set_backend
+from edgecomp.backend import info, set_backend, warmup
 from edgecomp.ops import Explanation, explain, linear, matmul_int8, quantize_rows
 from edgecomp.pool import get_num_threads, register_threadpoolctl, set_num_threads, threads
 from edgecomp.quantization import pack, quantize
@@ -28,6 +28,7 @@ __all__ = [
     "set_backend",
     "set_num_threads",
     "threads",
+    "warmup",
 ]
 
 

@@ -79,6 +79,11 @@ def threads_for(op: str, m: int, n: int, k: int, limit: int) -> int:
     return int((lib.ec_gemm_s8c_threads if op == "gemm_s8c" else lib.ec_gemm_f32_threads)(m, n, k, limit))
 
 
+def warmup() -> None:
+    """Starts the threads of a call without a limit of its own."""
+    lib.ec_dispatch_ns(lib.edgecomp_get_num_threads())
+
+
 def quantize_rows(x: Float32, q: npt.NDArray[np.uint8], scale: Float32, zero: npt.NDArray[np.uint8], threads: int = 0) -> None:
     m, k = x.shape
     args = m, k, *_matrix(_FLOATS, x, k), _buffer(_BYTES, q), _vector(scale), _buffer(_BYTES, zero), threads

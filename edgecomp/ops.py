@@ -282,7 +282,6 @@ def explain(x: Any, w: Any, *, compute: str | None = None, threads: int | None =
         op = "gemm_f32"
         if not isinstance(weight, DenseWeight):
             notes.append("w: packed at each call; edgecomp.pack(w) does it once")
-    c = backend.load_c()
-    plan = c.threads_for(op, m, n, k, limit) if c is not None and use is c else 1
+    plan = use.threads_for(op, m, n, k, limit)
     family = {"gemm_s8c_f32": "gemm_f32"}.get(op, op)
-    return Explanation(op, "c" if use is c else "reference", use.variant(family), plan, tuple(notes))
+    return Explanation(op, backend.name_of(use), use.variant(family), plan, tuple(notes))

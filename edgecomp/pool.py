@@ -1,6 +1,8 @@
 """How many threads an op may use: the process's default, a context of this Python thread, one call. And threadpoolctl."""
 
 import numbers
+import os
+import re
 import sys
 import threading
 from types import TracebackType
@@ -16,6 +18,7 @@ class _Local(threading.local):
 
 
 _local = _Local()
+_default = 0  # without the C library, which otherwise keeps it; 0: not set
 
 
 def check(n: Any, where: str) -> int:
@@ -43,11 +46,14 @@ def set_num_threads(n: int | None) -> None:
         2
         >>> ec.set_num_threads(None)
     """
+    global _default
     n = 0 if n is None else check(n, "set_num_threads: n")
     backend.current()
     c = backend.load_c()
     if c is not None:
         c.lib.edgecomp_set_num_threads(n)
+    else:
+        _default = n
 
 
 def get_num_threads() -> int:
@@ -55,8 +61,46 @@ def get_num_threads() -> int:
     if _local.limit:
         return _local.limit
     backend.current()
+    return default()
+
+
+def default() -> int:
+    """The limit of a call that names none, outside of any context."""
+    global _default
     c = backend.load_c()
-    return int(c.lib.edgecomp_get_num_threads()) if c is not None else 1
+    if c is not None:
+        return int(c.lib.edgecomp_get_num_threads())
+    if not _default:
+        values = (os.environ.get(name, "") for name in ("EDGECOMP_NUM_THREADS", "OMP_NUM_THREADS"))  # OMP's may be a list
+        found = (re.match(r"\s*(\d+)", value) for value in values)
+        _default = next((min(int(n[1]), MAX_THREADS) for n in found if n and int(n[1])), 0) or cpu_count()
+    return _default
+
+
+def cpu_count() -> int:
+    """The cores that this process may use: by its affinity and its cgroup's quota, a core with several CPUs counting once."""
+    c = backend.load_c()
+    if c is not None:
+        return int(c.lib.ec_cpu_count())
+    if not hasattr(os, "sched_getaffinity"):
+        return min(os.cpu_count() or 1, MAX_THREADS)
+    cpus = os.sched_getaffinity(0)
+    cores = 0
+    for cpu in cpus:
+        siblings = re.match(r"\d+", _read(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"))
+        cores += siblings is None or int(siblings[0]) == cpu or int(siblings[0]) not in cpus
+    quota = re.match(r"(\d+) (\d+)", _read("/sys/fs/cgroup/cpu.max"))  # "max 100000" without one
+    if quota:
+        cores = min(cores, -(-int(quota[1]) // int(quota[2])))
+    return max(min(cores, MAX_THREADS), 1)
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.read()
+    except OSError:
+        return ""
 
 
 class threads:

@@ -22,6 +22,15 @@ def variant(op: str) -> str:
     return "numpy"
 
 
+def threads_for(op: str, m: int, n: int, k: int, limit: int) -> int:
+    """How many threads a call uses, leaving aside those of NumPy's matmul."""
+    return 1
+
+
+def warmup() -> None:
+    """Nothing to prepare."""
+
+
 def quantize_rows(x: Float32, q: npt.NDArray[np.uint8], scale: Float32, zero: npt.NDArray[np.uint8], threads: int = 0) -> None:
     """x [M, K] to q uint8 [M, K], scale float32 [M], zero uint8 [M]: asymmetric, one scale per row, 0 always on the grid.
 

@@ -22,12 +22,14 @@ def table() -> str:
         for op in backend.OPS:
             own[op].append("x" if c.variant(op) == isa else "")
     ec.set_backend("auto")
-    head = ["op", "NumPy", *(f"C {isa}" for isa in c.ISAS)]
-    rows = [head, ["---"] * len(head), *([f"`{op}`", "x", *marks] for op, marks in own.items())]
+    head = ["op", "NumPy", "Numba", *(f"C {isa}" for isa in c.ISAS)]
+    numba = backend.load_numba()
+    rows = [head, ["---"] * len(head), *([f"`{op}`", "x", "x" if numba.variant(op) else "", *marks] for op, marks in own.items())]
     return "".join("| " + " | ".join(row) + " |\n" for row in rows)
 
 
 def test_ops_table() -> None:
+    pytest.importorskip("numba")
     c = backend.load_c()
     if c is None or ec.info()["isa"]["detected"] != list(c.ISAS):
         pytest.skip("this CPU cannot show every column")

@@ -163,7 +163,8 @@ def test_forked_children_compute(c):
     warnings.simplefilter("ignore")  # Python 3.12 warns of any fork beside threads
 
     def child(i, results):
-        results.put((i, all(same() for _ in range(5))))
+        good = all(same() for _ in range(5))
+        results.put((i, good and (workers() > 0 or ec.info()["machine"]["cores"] == 1)))
 
     assert same()
     context = multiprocessing.get_context("fork")

@@ -1,0 +1,211 @@
+"""The Numba backend: one function per op over edgecomp.kernels, and the threads they run on. No checks.
+
+The kernels of an op are compiled, or loaded from Numba's cache, when the op is first called.
+"""
+
+import functools
+import importlib
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecomp import pool, reference
+from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows
+
+Float32 = npt.NDArray[np.float32]
+
+KERNELS = {
+    "gemm_s8c": "gemm_s8c",
+    "gemm_f32": "gemm_f32",
+    "quantize_rows": "quantize_rows",
+    "activate": "activation",
+    "requantize": "activation",
+    "close": "_jobs",
+}
+"""The compiled functions, and the module of edgecomp.kernels that each is in."""
+
+@functools.cache
+def _kernel(name: str) -> Any:
+    return getattr(importlib.import_module(f"edgecomp.kernels.{KERNELS[name]}"), name)
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"edgecomp.kernels.{name}")
+
+
+# ---- threads ---------------------------------------------------------------------------------------------------------
+
+_DISPATCH_NS = 40_000
+"""To hand a job to the pool and have a thread at work."""
+
+_busy = threading.Lock()
+_executor: ThreadPoolExecutor | None = None
+
+
+def _forget_threads() -> None:
+    """A forked child has the caller's thread only."""
+    global _busy, _executor
+    _busy, _executor = threading.Lock(), None
+
+
+os.register_at_fork(after_in_child=_forget_threads)
+
+
+def _helpers(count: int, kernel: Any, arguments: tuple[Any, ...]) -> None:
+    """Lets up to `count` threads of the pool come to a kernel. Those that cannot be started do not come."""
+    global _executor
+    try:
+        if _executor is None:
+            _executor = ThreadPoolExecutor(pool.MAX_THREADS, thread_name_prefix="edgecomp")  # starts threads as they are needed
+        for _ in range(count):
+            _executor.submit(kernel, *arguments)
+    except RuntimeError:
+        pass  # the interpreter is shutting down, or no thread can be started
+
+
+def _run(threads: int, kernel: str, *arguments: Any) -> None:
+    """Calls a kernel on up to `threads` threads: the caller's, and the pool's unless another call has them."""
+    run, job = _kernel(kernel), np.zeros(_module("_jobs").LENGTH, np.int64)
+    if threads < 2 or not _busy.acquire(blocking=False):
+        run(*arguments, job)
+        return
+    try:
+        _helpers(threads - 1, run, (*arguments, job))
+        run(*arguments, job)
+    finally:
+        _kernel("close")(job)  # waits for those who came, not for those who would come too late
+        _busy.release()
+
+
+def _threads_that_pay(limit: int, ns: float) -> int:
+    """How many threads a call that takes ns nanoseconds on one thread is given."""
+    threads = limit or pool.default()
+    while threads > 1 and ns - ns / threads < 2 * _DISPATCH_NS:
+        threads //= 2
+    return threads
+
+
+def threads_for(op: str, m: int, n: int, k: int, limit: int) -> int:
+    """How many threads a call of this op and size uses."""
+    int8 = op == "gemm_s8c"
+    isa = _module("_tile_s8c" if int8 else "_tile_f32").ISA
+    return _threads_that_pay(limit, n * k * max(m / isa.macs_per_ns, 0.05 if int8 else 0.2))  # products, or reading the weights
+
+
+# ---- ops -------------------------------------------------------------------------------------------------------------
+
+
+def variant(op: str) -> str:
+    """How the op's tile is written; "numba" for plain loops, which LLVM fits to the CPU."""
+    names = {"gemm_s8c": "_tile_s8c", "gemm_f32": "_tile_f32"}
+    return str(_module(names[op]).ISA.name) if op in names else "loops"
+
+
+def warmup() -> None:
+    """Compiles or loads every kernel, and starts the threads."""
+    for name in KERNELS:
+        _kernel(name)
+
+
+class _Scratch(threading.local):
+    """Memory of each Python thread, which only grows."""
+
+    array = np.empty(0, np.uint32)
+
+
+_scratch = _Scratch()
+
+
+def _scratch_of(words: int) -> npt.NDArray[np.uint32]:
+    if len(_scratch.array) < words:
+        _scratch.array = np.empty(words + words // 4, np.uint32)
+    return _scratch.array
+
+
+_NO_MATRIX, _NO_BYTES = np.empty((0, 0), np.float32), np.empty((0, 0), np.uint8)
+_NO_PANELS, _NO_CODES = np.empty((0, 0, 16), np.float32), np.empty((0, 0, 16, 4), np.int8)
+
+
+def _padded_bias(bias: Float32 | None, n: int) -> Float32:
+    """For whole panels; adding -0.0 changes nothing."""
+    out = np.full(-(-n // 16) * 16, -0.0, np.float32)
+    if bias is not None:
+        out[:n] = bias
+    return out
+
+
+def _activate(activation: str | None, y: Float32, limit: int) -> None:
+    """Every activation but relu, which the tiles do."""
+    if activation not in (None, "relu"):
+        code = _module("activation").NAMES.index(activation)
+        _run(_threads_that_pay(limit, y.size), "activate", code, y)
+
+
+def quantize_rows(x: Float32, q: npt.NDArray[np.uint8], scale: Float32, zero: npt.NDArray[np.uint8], threads: int = 0) -> None:
+    _run(_threads_that_pay(threads, 0.15 * x.size), "quantize_rows", x, q, scale, zero)
+
+
+def _gemm_s8c(rows: Any, w: Int8Weight, bias: Float32 | None, kind: int, y: Any, threads: int) -> Float32:
+    """rows: what the kernel takes as x, q, scales, zeros, flip. Returns the scales of the rows."""
+    m, (n, k) = len(y), w.shape
+    panel, sx, zero = _scratch_of(m * w.panels.shape[1]), np.empty(m, np.float32), np.empty(m, np.int32)
+    threads = threads_for("gemm_s8c", m, n, k, threads)
+    _run(threads, "gemm_s8c", *rows, w.panels, w.scales, w.sums, _padded_bias(bias, n), kind, y, panel, sx, zero, threads)
+    return sx
+
+
+def gemm_s8c(
+    x: Float32 | QuantizedRows,
+    w: Int8Weight,
+    bias: Float32 | None,
+    activation: str | None,
+    y: npt.NDArray[Any],
+    out_scale: float | None = None,
+    out_zero: int = 0,
+    threads: int = 0,
+) -> None:
+    m = len(y)
+    if isinstance(x, QuantizedRows):
+        rows = _NO_MATRIX, x.q.reshape(m, w.shape[1]), x.scale.reshape(m), x.zero.reshape(m), 0
+    else:
+        rows = x, _NO_BYTES, _NO_MATRIX[0:0].reshape(0), _NO_BYTES.reshape(0), 0
+    wide = y if out_scale is None else np.empty(y.shape, np.float32)
+    sx = _gemm_s8c(rows, w, bias, int(activation == "relu"), wide, threads)
+    if out_scale is not None and np.isnan(sx).any():
+        raise ValueError(reference.NONFINITE_INT8)
+    _activate(activation, wide, threads)
+    if out_scale is not None:
+        requantize(wide, out_scale, out_zero, y, threads)
+
+
+def gemm_s8c_i32(a: npt.NDArray[Any], w: Int8Weight, y: npt.NDArray[np.int32], threads: int = 0) -> None:
+    flip = 0x80 if a.dtype == np.int8 else 0
+    rows = _NO_MATRIX, a.view(np.uint8), np.ones(len(a), np.float32), np.full(len(a), flip, np.uint8), flip
+    _gemm_s8c(rows, w, None, _module("_tile_s8c").INT32, y.view(np.float32), threads)
+
+
+def _gemm_f32(x: Float32, weights: Any, shape: Any, bias: Float32 | None, activation: str | None, y: Float32, limit: int) -> None:
+    """weights: what the kernel takes as w, rows, codes, scale."""
+    n, k = shape
+    threads = threads_for("gemm_f32", len(y), n, k, limit)
+    panel = _scratch_of(len(y) * k).view(np.float32)
+    _run(threads, "gemm_f32", x, *weights, _padded_bias(bias, n), int(activation == "relu"), y, panel, threads)
+    _activate(activation, y, limit)
+
+
+def gemm_s8c_f32(x: Float32, w: Int8Weight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
+    _gemm_f32(x, (_NO_PANELS, _NO_MATRIX, w.panels, w.scales), w.shape, bias, activation, y, threads)
+
+
+def gemm_f32(x: Float32, w: Float32 | DenseWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
+    none = np.empty(0, np.float32)
+    weights = (w.panels, _NO_MATRIX, _NO_CODES, none) if isinstance(w, DenseWeight) else (_NO_PANELS, w, _NO_CODES, none)
+    _gemm_f32(x, weights, w.shape, bias, activation, y, threads)
+
+
+def requantize(y: Float32, scale: float, zero: int, q: npt.NDArray[np.int8], threads: int = 0) -> None:
+    _run(_threads_that_pay(threads, 0.5 * y.size), "requantize", y, scale, zero, q)

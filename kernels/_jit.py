@@ -1,0 +1,86 @@
+"""How the kernels are compiled and kept: `kernel` for those that Python calls, `helper` for what they share."""
+
+import contextlib
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, njit, types
+from numba.core.caching import FunctionCache
+from numba.extending import intrinsic
+
+OPTIONS: dict[str, Any] = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
+helper = njit(**OPTIONS)
+
+SOURCES = zlib.crc32(b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py"))))
+"""Changes when any file of this folder does."""
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]
+    """Numba's, which looks at the kernel's own file only, and raises what the disk raises. Here a kernel is compiled anew when a
+    file beside it changes, and if the cache cannot be read or written."""
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        return (*super()._index_key(sig, codegen), SOURCES)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except Exception:
+            self.disable()
+
+
+def kernel(*arguments: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Compiles a function of these argument types, or loads it: once, for arrays of any layout, when its module is imported."""
+
+    def compiled(function: Callable[..., None]) -> Callable[..., None]:
+        dispatcher = njit(**OPTIONS)(function)
+        with contextlib.suppress(OSError, RuntimeError):  # there may be no folder to write to
+            dispatcher._cache = _Cache(function)
+        dispatcher.compile(types.void(*arguments))
+        dispatcher.disable_compile()
+        return dispatcher  # type: ignore[no-any-return]
+
+    return compiled
+
+
+def rows_of(element: Any, writable: bool = False) -> Any:
+    """The type of a matrix whose rows are contiguous and some distance apart."""
+    return types.Array(element, 2, "A", readonly=not writable)
+
+
+def flat(element: Any, writable: bool = False, dimensions: int = 1) -> Any:
+    """The type of a contiguous array."""
+    return types.Array(element, dimensions, "C", readonly=not writable)
+
+
+@intrinsic  # type: ignore[misc]
+def _pointer(typing: Any, address: Any) -> Any:
+    return types.voidptr(types.int64), lambda context, b, signature, args: b.inttoptr(args[0], ir.IntType(8).as_pointer())
+
+
+@helper
+def address(a: Any, i: int) -> int:
+    """Of element i of a contiguous array, counted through all dimensions; signed, because Numba makes a float of a mixture."""
+    return np.int64(a.ctypes.data) + i * a.itemsize
+
+
+@helper
+def run(a: Any, i: int, first: int, count: int, dtype: Any) -> Any:
+    """a[i, first : first + count] of a matrix of contiguous rows as a contiguous array, its bytes read as dtype."""
+    return carray(_pointer(address(a, first) + i * a.strides[0]), (count,), dtype)
+
+
+@helper
+def part(total: int, parts: int, i: int) -> int:
+    """[0, total) cut into nearly equal ranges: where range i begins."""
+    return total // parts * i + min(total % parts, i)
