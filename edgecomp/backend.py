@@ -179,11 +179,9 @@ def info() -> dict[str, Any]:
     backend = name_of(use)
     missing = []
     if c is None:
-        instead = {
-            "numba": "without it Numba compiles the ops when they are first called, which takes seconds",
-            "reference": "without it every op runs in NumPy, 10 to 1000 times slower",
-        }
-        missing.append({"what": "C library", "why": instead[backend], "fix": _NO_C})
+        jit = "without it Numba compiles the ops when they are first called, which takes seconds"
+        why = jit if backend == "numba" else "without it every op runs in NumPy, 10 to 1000 times slower"
+        missing.append({"what": "C library", "why": why, "fix": _NO_C})
     missing += _missing_numba(c is not None)
     for package, why, extra in (("rich", "tables and progress bars", "cli"),):
         if importlib.util.find_spec(package) is None:
