@@ -28,6 +28,7 @@ KERNELS = {
 }
 """The compiled functions, and the module of edgecomp.kernels that each is in."""
 
+
 @functools.cache
 def _kernel(name: str) -> Any:
     return getattr(importlib.import_module(f"edgecomp.kernels.{KERNELS[name]}"), name)
@@ -109,6 +110,8 @@ def warmup() -> None:
     """Compiles or loads every kernel, and starts the threads."""
     for name in KERNELS:
         _kernel(name)
+    row, code = np.zeros((1, 1), np.float32), np.zeros((1, 1), np.uint8)
+    _run(pool.default(), "quantize_rows", row, code, row[0], code[0])
 
 
 class _Scratch(threading.local):

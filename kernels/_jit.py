@@ -30,6 +30,8 @@ class _Cache(FunctionCache):  # type: ignore[misc]
         try:
             return super().load_overload(sig, target_context)
         except Exception:
+            with contextlib.suppress(Exception):
+                self.flush()  # or a broken index would stay: saving reads it too
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
