@@ -3,6 +3,7 @@
 
     python bench/bars.py --json bars.json
     python bench/bars.py --only "linear_int8 (1," --threads 1
+    python bench/bars.py --only Numba             # its share of C, and the first call of a process
 
 Two minutes for all of them. Wants an otherwise idle machine: what else runs takes a core from the two-thread figures and from
 their peaks alike. A bar whose peak shows that is measured again, and marked if that does not help. Exits with 1 if one is missed.
@@ -20,10 +21,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import edgecomp as ec
-from edgecomp import measure
-from edgecomp.measure import report, shapes
+from edgecomp import backend, measure
+from edgecomp.measure import report, shapes, timing
 
-IMPORT_ROUNDS = 15
+IMPORT_ROUNDS, FIRST_ROUNDS = 15, 5
 CALM = 0.90  # of the arithmetic that a thread has shown so far: below it, something else is running
 ARITHMETIC = ("dot_s8", "chain_s8", "fma_f32")  # its peak per thread stays as it is; that of memory does not
 ATTEMPTS, PAUSE = 3, 3.0  # of a bar; seconds between them
@@ -99,6 +100,63 @@ def run_import() -> dict[str, Any]:
     }
 
 
+def run_numba(bar: shapes.Bar, threads: int, wanted: float, slices: int) -> dict[str, Any]:
+    """Numba against C, which is timed right before and after each slice as the peaks are."""
+    call = measure.candidate(bar.op, bar.shape, threads, against="time").run
+    ec.set_backend("c")
+    calls = timing.fitting_calls(call)
+    ec.set_backend("numba")
+    call()
+
+    def c_rate() -> float:
+        ec.set_backend("c")
+        rate = bar.shape.operations / timing.seconds_per_call(call, calls)
+        ec.set_backend("numba")
+        call()
+        return rate
+
+    try:
+        (found,) = measure.interleave([timing.Candidate(bar.op, call, bar.shape.operations, c_rate)], slices=slices)
+    finally:
+        ec.set_backend("auto")
+    return {
+        "name": bar.name,
+        "op": bar.op,
+        "shape": list(bar.shape),
+        "against": bar.against,
+        "threads": threads,
+        **found.to_json(),
+        "rate": bar.shape.operations / found.median / 1e9,
+        "unit": "GOP/s",
+        "wanted": wanted,
+        "met": (found.share or 0.0) >= wanted,
+    }
+
+
+FIRST_CALL = """
+import time
+start = time.perf_counter()
+import numpy as np, edgecomp as ec
+ec.set_backend("numba")
+ec.linear(np.ones((4, 64), np.float32), ec.quantize(np.ones((4, 64), np.float32)))
+print(time.perf_counter() - start)
+"""
+
+
+def run_first_call() -> dict[str, Any]:
+    """Seconds from the first import to the first int8 result of Numba, its cache being filled: fresh processes."""
+    taken = [float(subprocess.check_output([sys.executable, "-c", FIRST_CALL])) for _ in range(1 + FIRST_ROUNDS)][1:]
+    median, wanted = statistics.median(taken), shapes.FIRST_CALL_SECONDS
+    return {
+        "name": "Numba, first call",
+        "op": "linear_int8",
+        "against": "Numba, first call",
+        "median_s": median,
+        "wanted": wanted,
+        "met": median <= wanted,
+    }
+
+
 def results(only: str, threads: tuple[int, ...], slices: int, seen: dict[str, float]) -> Iterator[dict[str, Any]]:
     """One result per bar and number of threads whose name holds `only`."""
     for bar in shapes.BARS:
@@ -110,11 +168,23 @@ def results(only: str, threads: tuple[int, ...], slices: int, seen: dict[str, fl
         yield run_scaling(shapes.SCALING, slices)
     if only in "import":
         yield run_import()
+    try:
+        backend.load_numba()
+    except RuntimeError as error:
+        print(f"not measured: {error}", file=sys.stderr)
+        return
+    for bar in shapes.NUMBA:
+        if only in bar.name:
+            for t, wanted in zip((1, 2), bar.wanted, strict=True):
+                if t in threads:
+                    yield run_numba(bar, t, wanted, slices)
+    if only in "Numba, first call":
+        yield run_first_call()
 
 
 def row(r: dict[str, Any]) -> str:
     """One markdown row."""
-    absolute = r["against"] in ("time", "import numpy")
+    absolute = r["against"] in ("time", "import numpy", "Numba, first call")
     factor = r["against"] == "1 thread"
     cells = [
         r["op"],

@@ -37,7 +37,7 @@ def test_shape_parse_refuses(text: str) -> None:
 
 def test_bars_are_distinct_and_known() -> None:
     assert len({bar.name for bar in shapes.BARS}) == len(shapes.BARS)
-    assert all(bar.op in candidates.OPS for bar in (*shapes.BARS, shapes.SCALING))
+    assert all(bar.op in candidates.OPS for bar in (*shapes.BARS, *shapes.NUMBA, shapes.SCALING))
 
 
 # ---- timing

@@ -115,3 +115,11 @@ BARS = tuple(
 )
 SCALING = Bar("linear_int8", Shape(512, 4096, 4096), "scaling", (1.93,))  # seconds with 1 thread / with 2
 IMPORT_SECONDS = 0.040  # `import edgecomp` beyond `import numpy`
+
+NUMBA = (  # of the speed that C reaches there
+    Bar("linear_int8", Shape(512, 4096, 4096), "C by Numba", (0.85, 0.85)),
+    Bar("linear_int8", Shape(128, 768, 768), "C by Numba", (0.70, 0.70)),
+    Bar("linear_f32", Shape(512, 4096, 4096), "C by Numba", (0.80, 0.80)),
+    Bar("linear_f32", Shape(128, 768, 768), "C by Numba", (0.70, 0.70)),
+)
+FIRST_CALL_SECONDS = 1.5  # of a process that imports everything and finds Numba's cache filled
