@@ -193,6 +193,9 @@ ec_activation_fn *ec_use_activation(void);
 
 /* ---- threads.c --------------------------------------------------------------------------------------------------- */
 
+/* What a caller's limit means: 0 the default, and never above EC_MAX_THREADS. */
+int ec_thread_limit(int threads);
+
 /* Runs task(ctx, i, thread) for i in [0, count), the caller and at most threads - 1 workers taking the next i each time.
  * thread is 0 .. threads - 1: an index for scratch. On every thread the floating-point mode is the default meanwhile.
  * Returns whether it was handed to the pool: not with one thread or one index, nor while the pool is busy. */

@@ -203,6 +203,7 @@ double ec_dispatch_ns(int threads)
     static _Atomic double measured[SLOTS]; /* by the logarithm of the number of threads */
     static atomic_int tries[SLOTS];
     int slot = 0;
+    threads = ec_thread_limit(threads);
     while (1 << slot < threads)
         slot++;
     double ns = slot ? atomic_load_explicit(&measured[slot], memory_order_relaxed) : 0;
@@ -221,9 +222,11 @@ double ec_dispatch_ns(int threads)
     return ns;
 }
 
+int ec_thread_limit(int threads) { return threads > 0 ? EC_MIN(threads, EC_MAX_THREADS) : edgecomp_get_num_threads(); }
+
 int ec_threads_that_pay(int limit, double ns)
 {
-    int threads = limit > 0 ? EC_MIN(limit, EC_MAX_THREADS) : edgecomp_get_num_threads();
+    int threads = ec_thread_limit(limit);
     /* A job for fewer threads costs less: halve until the time saved is at least twice what it takes to bring the threads
      * together; what moves between the caches of their cores comes on top of it. */
     while (threads > 1 && (ns < 1000 || ns - ns / threads < 2 * ec_dispatch_ns(threads)))

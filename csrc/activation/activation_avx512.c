@@ -2,7 +2,11 @@
 #include "../kernels.h"
 #ifdef EC_X86
 #include <immintrin.h>
+#ifdef __clang__ /* it has no such target option, and vectorises with 256 bits */
+EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,fma")
+#else
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,fma,prefer-vector-width=512")
+#endif
 #include "vmath.h"
 
 #include "activation_loops.h"

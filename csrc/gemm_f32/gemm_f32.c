@@ -41,8 +41,7 @@ static int64_t panel_at(int64_t row, int64_t tile, int64_t k) { return row * k +
 
 size_t ec_gemm_f32_workspace(int64_t m, int64_t k, int packed, int threads)
 {
-    const int most = threads > 0 ? EC_MIN(threads, EC_MAX_THREADS) : edgecomp_get_num_threads();
-    return 4 * ((size_t)panel_at(m, m, k) + (packed ? 0 : (size_t)most * SCRATCH)) + 64;
+    return 4 * ((size_t)panel_at(m, m, k) + (packed ? 0 : (size_t)ec_thread_limit(threads) * SCRATCH)) + 64;
 }
 
 static void pack_tile(void *ctx, int64_t tile, int thread)
@@ -86,8 +85,10 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
 
     for (int64_t b = 0; b < j->blocks; b++) {
         const int64_t k0 = block_at(j, b), k = block_at(j, b + 1) - k0;
-        const float *w = j->w + panel0 * EC_PANEL * j->k + k0 * EC_PANEL;
-        if (!packed)
+        const float *w = scratch;
+        if (packed)
+            w = j->w + panel0 * EC_PANEL * j->k + k0 * EC_PANEL;
+        else
             make_panels(j, col0, nv, k0, k, scratch);
         /* The weights this thread most likely takes next come into L2 while it works on these: the next block of k, or
          * the first of another group. */
@@ -107,7 +108,7 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
             const ec_gemm_f32_tile t = {
                 .k = k,
                 .x = j->panel + panel_at(row, tile, j->k) + k0 * mr,
-                .w = packed ? w : scratch,
+                .w = w,
                 .panel = EC_PANEL * (packed ? j->k : k),
                 .bias = j->bias ? j->bias + col0 : ec_no_bias,
                 .y = j->y + row * j->ldy + col0,
@@ -137,6 +138,7 @@ int ec_gemm_f32_threads(int64_t m, int64_t n, int64_t k, int threads)
 static int run(job *j, int threads, void *workspace, size_t size)
 {
     const int packed = !j->ldw && !j->w8;
+    threads = ec_thread_limit(threads); /* once: another thread may set the default meanwhile, and the scratch is counted by it */
     if (size < ec_gemm_f32_workspace(j->m, j->k, packed, threads))
         return EC_E_WORKSPACE;
     if (j->m == 0 || j->n == 0)

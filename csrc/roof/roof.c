@@ -51,8 +51,7 @@ static void part(void *ctx, int64_t i, int thread)
 
 double ec_roof(int loop, int64_t reps, float *a, float *b, size_t bytes, int threads)
 {
-    if (threads < 1)
-        threads = edgecomp_get_num_threads();
+    threads = ec_thread_limit(threads);
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         if (table[i].loop != loop || !ec_isa_allows(table[i].isa))
             continue;
