@@ -57,14 +57,17 @@ class Encoder:
         from threadpoolctl import ThreadpoolController
         from tokenizers import Tokenizer
 
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        try:
+            self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            t = load_file(folder / "model.safetensors")
+        except Exception as error:  # of classes that the two packages do not name
+            raise fetch.Unavailable(f"cannot read the model in {folder}: {error}") from None
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(MOST_TOKENS)
         self.threads = threads or ec.get_num_threads()
         self.blas_threads = self.threads if weights == "numpy" else 1  # an idle thread of OpenBLAS spins, in the way of others
         self.blas = ThreadpoolController()
         self.helpers = ThreadPoolExecutor(max(1, self.threads - 1))
-        t = load_file(folder / "model.safetensors")
         self.words = t["embeddings.word_embeddings.weight"]
         self.places = t["embeddings.position_embeddings.weight"] + t["embeddings.token_type_embeddings.weight"][0]
         self.norm = t["embeddings.LayerNorm.weight"], t["embeddings.LayerNorm.bias"]
