@@ -66,6 +66,7 @@ class Encoder:
         self.tokenizer.enable_truncation(MOST_TOKENS)
         self.threads = threads or ec.get_num_threads()
         self.blas_threads = self.threads if weights == "numpy" else 1  # an idle thread of OpenBLAS spins, in the way of others
+        self.scores = np.empty((0, 0, 0, 0), np.float32)  # of the last sentence, for the next
         self.blas = ThreadpoolController()
         self.helpers = ThreadPoolExecutor(max(1, self.threads - 1))
         self.words = t["embeddings.word_embeddings.weight"]
@@ -105,26 +106,28 @@ class Encoder:
         for part in parts:
             x[part] += self.places[: part.stop - part.start]
         layer_norm(x, *self.norm)
-        mixed = np.empty_like(x)
+        # Written again by every layer: fresh arrays would cost page faults.
+        qkv, mixed, y, up = (np.empty((len(x), n * x.shape[1]), np.float32) for n in (3, 1, 1, 4))
         for layer in self.layers:
-            qkv = self._linear(x, *layer.qkv)
+            self._linear(x, *layer.qkv, out=qkv)
             for part in parts:
                 self._attend(qkv[part], mixed[part])
-            x += self._linear(mixed, *layer.out)
+            x += self._linear(mixed, *layer.out, out=y)
             layer_norm(x, *layer.norm)
-            x += self._linear(self._linear(x, *layer.up, activation="gelu"), *layer.down)
+            self._linear(x, *layer.up, out=up, activation="gelu")
+            x += self._linear(up, *layer.down, out=y)
             layer_norm(x, *layer.norm2)
         for part, vector in zip(parts, vectors, strict=True):
             x[part].mean(axis=0, out=vector)
 
-    def _linear(self, x: Float32, w: Any, bias: Float32, activation: str | None = None) -> Float32:
+    def _linear(self, x: Float32, w: Any, bias: Float32, out: Float32, activation: str | None = None) -> Float32:
         if not isinstance(w, np.ndarray):
-            return ec.linear(x, w, bias, activation=activation)
-        y = x @ w.T
-        y += bias
+            return ec.linear(x, w, bias, activation=activation, out=out)
+        np.matmul(x, w.T, out=out)
+        out += bias
         if activation:
-            self._share(lambda rows: gelu(y[rows]), len(y), step=32)
-        return y
+            self._share(lambda rows, _: gelu(out[rows]), len(out), step=32)
+        return out
 
     def _attend(self, qkv: Float32, mixed: Float32) -> None:
         """softmax(q k') v of one sentence, head by head: the scores of a few heads stay in the cache."""
@@ -132,26 +135,31 @@ class Encoder:
         q, k, v = qkv.reshape(tokens, 3, HEADS, width // HEADS).transpose(1, 2, 0, 3)  # views [head, token, feature]
         y = mixed.reshape(tokens, HEADS, width // HEADS).transpose(1, 0, 2)
 
-        def some(h: slice) -> None:
-            scores = q[h] @ k[h].transpose(0, 2, 1)
+        ones = np.ones((tokens, 1), np.float32)
+        step = max(1, min(HEADS, 65536 // tokens**2))
+        if self.scores.shape[1:] != (step, tokens, tokens):
+            self.scores = np.empty((self.threads, step, tokens, tokens), np.float32)
+
+        def some(h: slice, thread: int) -> None:
+            scores = np.matmul(q[h], k[h].transpose(0, 2, 1), out=self.scores[thread, : h.stop - h.start])
             scores -= scores.max(axis=2, keepdims=True)
             np.exp(scores, out=scores)
             np.matmul(scores, v[h], out=y[h])
-            y[h] /= scores.sum(axis=2, keepdims=True)
+            y[h] /= scores @ ones  # sums: four times as fast as .sum()
 
-        self._share(some, HEADS, step=max(1, min(HEADS, 65536 // tokens**2)))
+        self._share(some, HEADS, step)
 
-    def _share(self, work: Callable[[slice], None], count: int, step: int) -> None:
-        """work(slice) over range(count) in steps, by all threads if there are steps enough. NumPy lets go of the interpreter's lock."""
+    def _share(self, work: Callable[[slice, int], None], count: int, step: int) -> None:
+        """work(slice, thread) over range(count) in steps, by all threads if there are steps enough."""
         steps = [slice(i, min(i + step, count)) for i in range(0, count, step)]
         shares = [steps[i :: self.threads] for i in range(min(self.threads, len(steps)))]
 
-        def several(share: list[slice]) -> None:
-            for part in share:
-                work(part)
+        def several(thread: int) -> None:
+            for part in shares[thread]:
+                work(part, thread)
 
-        helped = [self.helpers.submit(several, share) for share in shares[1:]]
-        several(shares[0])
+        helped = [self.helpers.submit(several, thread) for thread in range(1, len(shares))]
+        several(0)
         for future in helped:
             future.result()
 
