@@ -6,12 +6,13 @@
 #   build.sh tsan       races in the thread pool
 #   build.sh qemu       the native program on an emulated CPU with AVX2 and without AVX-512
 #   build.sh clang      as native, by clang
+#   build.sh emulate    the lines that the host lacks, on an emulated CPU with AVX-512 and VNNI; nothing to do where it has them
 #   build.sh aarch64    cross-built, on an emulated 64-bit ARM
 #
 # More arguments go to the program (--quick). The build is left in $OUT, by default a temporary folder.
 set -euo pipefail
 
-kind=${1:?native, asan, tsan, qemu, clang or aarch64}
+kind=${1:?native, asan, tsan, qemu, clang, emulate or aarch64}
 shift
 here=$(cd "$(dirname "$0")" && pwd)
 csrc=$here/../../csrc
@@ -46,6 +47,14 @@ qemu)
 clang)
     build clang -DNDEBUG
     "$program" "$@"
+    ;;
+emulate)
+    build gcc -DNDEBUG -static
+    if grep -qw avx512_vnni /proc/cpuinfo; then
+        echo "this CPU has AVX-512 and VNNI: build.sh native tests them"
+    else
+        "$here/emulate.sh" "$program" --emulated --small --need=avx512vnni --from=avxvnni_evex "$@"
+    fi
     ;;
 aarch64)
     build aarch64-linux-gnu-gcc -DNDEBUG -static
