@@ -31,7 +31,7 @@ static unsigned detect(void)
     unsigned a, b, c, d, found = 1u << SCALAR;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE))
         return found;
-    const int fma = (c & bit_FMA) != 0;
+    const int fma = c & bit_FMA && c & bit_F16C;
     unsigned xcr0, high;
     __asm__("xgetbv" : "=a"(xcr0), "=d"(high) : "c"(0)); /* which registers the OS saves: 6 is YMM, E0 adds ZMM and masks */
     if ((xcr0 & 6) != 6 || !__get_cpuid_count(7, 0, &a, &b, &c, &d))
@@ -81,6 +81,10 @@ ec_gemm_s8c_tile_fn ec_gemm_s8c_tile_scalar, ec_gemm_s8c_tile_avx2, ec_gemm_s8c_
     ec_gemm_s8c_tile_avx512vnni, ec_gemm_s8c_tile_neon, ec_gemm_s8c_tile_neondot, ec_gemm_s8c_tile_i8mm;
 ec_gemm_f32_tile_fn ec_gemm_f32_tile_scalar, ec_gemm_f32_tile_avx2, ec_gemm_f32_tile_avx512, ec_gemm_f32_tile_neon;
 ec_quantize_rows_fn ec_quantize_rows_scalar, ec_quantize_rows_avx2, ec_quantize_rows_avx512, ec_quantize_rows_neon;
+ec_gemm_sg_tile_fn ec_gemm_s4g_tile_scalar, ec_gemm_s4g_tile_avx2, ec_gemm_s4g_tile_avx512vnni, ec_gemm_s4g_tile_neondot, ec_gemm_s8g_tile_scalar,
+    ec_gemm_s8g_tile_avx2, ec_gemm_s8g_tile_avx512vnni, ec_gemm_s8g_tile_neondot;
+ec_quantize_groups_fn ec_quantize_groups_scalar, ec_quantize_groups_avx2, ec_quantize_groups_neon;
+ec_expand_sg_fn ec_expand_sg_scalar, ec_expand_sg_avx2;
 ec_transpose_f32_fn ec_transpose_f32_scalar, ec_transpose_f32_avx2, ec_transpose_f32_neon;
 ec_expand_s8_fn ec_expand_s8_scalar, ec_expand_s8_avx2, ec_expand_s8_neon;
 ec_activation_fn ec_activation_scalar, ec_activation_avx2, ec_activation_avx512, ec_activation_neon;
@@ -107,6 +111,42 @@ static const struct { int isa; ec_gemm_f32_impl impl; } GEMM_F32[] = {
     {NEON, {ec_gemm_f32_tile_neon, .rows = 6, .vecs = 1, .macs_per_ns = 6}},
 #endif
     {SCALAR, {ec_gemm_f32_tile_scalar, .rows = 8, .vecs = 3, .macs_per_ns = 4}},
+};
+
+static const struct { int isa; ec_gemm_sg_impl impl; } GEMM_S4G[] = {
+#ifdef EC_X86
+    {AVX512VNNI, {ec_gemm_s4g_tile_avx512vnni, .rows = 6, .macs_per_ns = 150}},
+    {AVX2, {ec_gemm_s4g_tile_avx2, .rows = 8, .macs_per_ns = 80}},
+#elif defined(EC_ARM64)
+    {NEONDOT, {ec_gemm_s4g_tile_neondot, .rows = 4, .macs_per_ns = 20}},
+#endif
+    {SCALAR, {ec_gemm_s4g_tile_scalar, .rows = 8, .macs_per_ns = 1}},
+};
+
+static const struct { int isa; ec_gemm_sg_impl impl; } GEMM_S8G[] = {
+#ifdef EC_X86
+    {AVX512VNNI, {ec_gemm_s8g_tile_avx512vnni, .rows = 6, .macs_per_ns = 150}},
+    {AVX2, {ec_gemm_s8g_tile_avx2, .rows = 8, .macs_per_ns = 50}},
+#elif defined(EC_ARM64)
+    {NEONDOT, {ec_gemm_s8g_tile_neondot, .rows = 4, .macs_per_ns = 20}},
+#endif
+    {SCALAR, {ec_gemm_s8g_tile_scalar, .rows = 8, .macs_per_ns = 1}},
+};
+
+static const struct { int isa; ec_quantize_groups_fn *fn; } QUANTIZE_GROUPS[] = {
+#ifdef EC_X86
+    {AVX2, ec_quantize_groups_avx2},
+#elif defined(EC_ARM64)
+    {NEON, ec_quantize_groups_neon},
+#endif
+    {SCALAR, ec_quantize_groups_scalar},
+};
+
+static const struct { int isa; ec_expand_sg_fn *fn; } EXPAND_SG[] = {
+#ifdef EC_X86
+    {AVX2, ec_expand_sg_avx2},
+#endif
+    {SCALAR, ec_expand_sg_scalar},
 };
 
 static const struct { int isa; ec_quantize_rows_fn *fn; } QUANTIZE_ROWS[] = {
@@ -167,6 +207,10 @@ static unsigned lines(void)
 
 const ec_gemm_s8c_impl *ec_use_gemm_s8c(void) { CHOOSE(GEMM_S8C, i) return &GEMM_S8C[i].impl; }
 const ec_gemm_f32_impl *ec_use_gemm_f32(void) { CHOOSE(GEMM_F32, i) return &GEMM_F32[i].impl; }
+const ec_gemm_sg_impl *ec_use_gemm_s4g(void) { CHOOSE(GEMM_S4G, i) return &GEMM_S4G[i].impl; }
+const ec_gemm_sg_impl *ec_use_gemm_s8g(void) { CHOOSE(GEMM_S8G, i) return &GEMM_S8G[i].impl; }
+ec_quantize_groups_fn *ec_use_quantize_groups(void) { CHOOSE(QUANTIZE_GROUPS, i) return QUANTIZE_GROUPS[i].fn; }
+ec_expand_sg_fn *ec_use_expand_sg(void) { CHOOSE(EXPAND_SG, i) return EXPAND_SG[i].fn; }
 ec_quantize_rows_fn *ec_use_quantize_rows(void) { CHOOSE(QUANTIZE_ROWS, i) return QUANTIZE_ROWS[i].fn; }
 ec_transpose_f32_fn *ec_use_transpose_f32(void) { CHOOSE(TRANSPOSE_F32, i) return TRANSPOSE_F32[i].fn; }
 ec_expand_s8_fn *ec_use_expand_s8(void) { CHOOSE(EXPAND_S8, i) return EXPAND_S8[i].fn; }
@@ -176,12 +220,21 @@ const char *ec_variant(const char *op)
 {
     CHOOSE(GEMM_S8C, s8c)
     CHOOSE(GEMM_F32, f32)
+    CHOOSE(GEMM_S4G, s4g)
+    CHOOSE(GEMM_S8G, s8g)
     CHOOSE(QUANTIZE_ROWS, rows)
+    CHOOSE(QUANTIZE_GROUPS, groups)
     CHOOSE(ACTIVATION, act)
     if (!strcmp(op, "gemm_s8c"))
         return ISA_NAMES[GEMM_S8C[s8c].isa];
     if (!strcmp(op, "gemm_f32"))
         return ISA_NAMES[GEMM_F32[f32].isa];
+    if (!strcmp(op, "gemm_s4g"))
+        return ISA_NAMES[GEMM_S4G[s4g].isa];
+    if (!strcmp(op, "gemm_s8g"))
+        return ISA_NAMES[GEMM_S8G[s8g].isa];
+    if (!strcmp(op, "quantize_groups"))
+        return ISA_NAMES[QUANTIZE_GROUPS[groups].isa];
     if (!strcmp(op, "quantize_rows"))
         return ISA_NAMES[QUANTIZE_ROWS[rows].isa];
     if (!strcmp(op, "activation"))

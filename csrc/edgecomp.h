@@ -109,6 +109,50 @@ int ec_gemm_s8c_f32(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx
 /* q = clip(rint(y/scale) + zero, -128, 127), NaN as zero; y[count]. */
 int ec_requantize(int64_t count, const float *y, float scale, int zero, int8_t *q);
 
+/* ---- int4 and int8 with a scale per group of inputs ---------------------------------------------------------------- */
+
+/* Where a code has its zero: in the middle (8 or 128), at an integer per output and group, or at a float one. */
+enum { EC_ZERO_MIDDLE, EC_ZERO_POINT, EC_ZERO_OFFSET };
+
+/* Weights in records [ceil(n/32)][ceil(k/group)] of 32 outputs and one group of inputs each. A record is its header and its codes:
+ *   float or float16 scale[32]; with EC_ZERO_POINT uint8 zero[32], with EC_ZERO_OFFSET offset[32] of the scales' type; zeros up
+ *   to a multiple of 64 bytes;
+ *   int8: uint8 code[group/4][32][4]: output, then input within its quad;
+ *   int4: uint8 code[group/8][32][4]: low nibbles are the first quad of eight inputs, high nibbles the second. Rounded up.
+ * A weight is scale * (code - zero), or scale * code + offset. Codes beyond n and k may be anything, their scales are finite. */
+typedef struct {
+    const void *records;
+    const int32_t *permutation; /* [k] or NULL: input i of the weights is x[permutation[i]] */
+    int32_t group;              /* inputs of a group: a multiple of 16; k rounded up to 16 for a single group */
+    int32_t scale_bytes;        /* 2 or 4 */
+    int32_t zero;               /* EC_ZERO_* */
+} ec_grouped;
+size_t ec_record_bytes(const ec_grouped *w, int bits);
+
+/* y = act(x w^T + bias), x quantised per row and group: scale = absmax/127, q = rint(x * (1/scale)).
+ * x: float32 [m][ldx]; or NULL, and xq[m][k], xscale[m][ceil(k/group)] are what it was quantised to (as permuted).
+ * The sums of a group are exact integers; y = 0, then for each group in order y = y + float(sum (code - zero) * q) * (xscale * scale)
+ * in float32, with offsets then y = y + float(sum q) * (xscale * offset), at last + bias; NaN stored as 0x7FC00000: the same
+ * bits on every ISA, thread count and m. A row of x with NaN or Inf gives a row of NaN. */
+size_t ec_gemm_s4g_workspace(int64_t m, int64_t k, const ec_grouped *w);
+int ec_gemm_s4g_threads(int64_t m, int64_t n, int64_t k, int threads);
+int ec_gemm_s4g(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const int8_t *xq, const float *xscale, const ec_grouped *w,
+                const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace, size_t size);
+size_t ec_gemm_s8g_workspace(int64_t m, int64_t k, const ec_grouped *w);
+int ec_gemm_s8g_threads(int64_t m, int64_t n, int64_t k, int threads);
+int ec_gemm_s8g(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const int8_t *xq, const float *xscale, const ec_grouped *w,
+                const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace, size_t size);
+
+/* The quantised rows by themselves: q[m][k], scale[m][ceil(k/group)]. */
+size_t ec_quantize_groups_workspace(int64_t m, int64_t k, int64_t group);
+int ec_quantize_groups(int64_t m, int64_t k, int64_t group, const float *x, int64_t ldx, int8_t *q, float *scale, int threads,
+                       void *workspace, size_t size);
+
+/* The same product on float activations that are not quantised, the weights rounded once to float32; bits is 4 or 8. x is taken in the
+ * weights' order: the permutation is the caller's. Workspace: ec_gemm_f32_workspace(m, k, 0, threads). */
+int ec_gemm_sg_f32(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const ec_grouped *w, int bits, const float *bias, int act,
+                   float *y, int64_t ldy, int threads, void *workspace, size_t size);
+
 /* ---- float32 ------------------------------------------------------------------------------------------------------ */
 
 /* y = act(x w^T + bias). w: if ldw is 0, panels [ceil(n/16)][k][16], element (j, i) at panel j/16, row i, column j%16,

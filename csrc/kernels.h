@@ -119,6 +119,83 @@ typedef struct {
 } ec_gemm_s8c_tile;
 typedef void ec_gemm_s8c_tile_fn(int mr, int nv, const ec_gemm_s8c_tile *t);
 
+/* ---- gemm_s4g, gemm_s8g ----------------------------------------------------------------------------------------- */
+
+enum { EC_STRIP = 32 }; /* outputs of a record */
+
+/* A panel of mr rows, group after group: int8 q[group/4][mr][4] (as codes: inputs in quads, then rows), float scale[mr],
+ * int32 sum[mr] of the q. The last group is as long as the others; what is beyond k is zeros. */
+static inline int64_t ec_group_bytes(int64_t group, int64_t rows) { return (group + 8) * rows; }
+
+typedef void ec_quantize_groups_fn(int mr, int64_t k, int64_t group, const float *x, int64_t ldx, int8_t *panel);
+
+/* The arithmetic of a group, once for all ISAs. Returns what to multiply x with: 0 for a group of zeros, and one that is not finite. */
+static inline float ec_group_scale(float absmax, int finite, float *scale)
+{
+    const float s = absmax / 127.0f;
+    *scale = finite ? 1 : ec_canonical(NAN);
+    if (!finite || s < 0x1p-126f)
+        return 0;
+    *scale = s;
+    return 1.0f / s;
+}
+
+/* One tile: mr rows of x times a strip of records. */
+typedef struct {
+    int64_t groups;
+    int quads;           /* of a group: a multiple of 4 */
+    const int8_t *x;     /* panel, see ec_group_bytes */
+    const uint8_t *w;    /* records of the strip */
+    int64_t record;      /* bytes from one to the next */
+    int header;          /* bytes before the codes */
+    int scale_bytes, zero;
+    const float *bias;   /* [cols]; -0.0 for none */
+    float *y;            /* [mr][ldy] */
+    int64_t ldy;
+    int cols, relu;      /* columns that exist, 1 .. 32 */
+} ec_gemm_sg_tile;
+typedef void ec_gemm_sg_tile_fn(int mr, const ec_gemm_sg_tile *t);
+
+/* 16 outputs from col0 (a multiple of 16) and inputs k0 (a multiple of 4) .. k0 + k of the weights as float32 out[k][16]. */
+typedef void ec_expand_sg_fn(const ec_grouped *w, int bits, int64_t groups, int64_t col0, int64_t k0, int64_t k, float *out);
+
+static inline int ec_header_bytes(const ec_grouped *w)
+{
+    const int zeros = w->zero == EC_ZERO_MIDDLE ? 0 : w->zero == EC_ZERO_POINT ? 1 : w->scale_bytes;
+    return (EC_STRIP * (w->scale_bytes + zeros) + 63) & ~63;
+}
+
+/* A float16 as float: exact, NaN and Inf do not come here. */
+static inline float ec_half(uint16_t h)
+{
+    const uint32_t sign = (uint32_t)(h & 0x8000) << 16, bits = (uint32_t)(h & 0x7FFF) << 13;
+    float v;
+    memcpy(&v, &bits, 4);
+    v *= 0x1p112f; /* the exponent's bias is 15 there, 127 here */
+    uint32_t out;
+    memcpy(&out, &v, 4);
+    out |= sign;
+    memcpy(&v, &out, 4);
+    return v;
+}
+
+/* Entry i of a record's scales (which = 0) or offsets (1). */
+static inline float ec_record_float(const uint8_t *record, int scale_bytes, int which, int i)
+{
+    uint16_t h;
+    float v;
+    const uint8_t *at = record + scale_bytes * (EC_STRIP * which + i);
+    if (scale_bytes == 2) {
+        memcpy(&h, at, 2);
+        return ec_half(h);
+    }
+    memcpy(&v, at, 4);
+    return v;
+}
+
+/* Where a record has its zero points, if it has. */
+static inline const uint8_t *ec_record_zeros(const uint8_t *record, int scale_bytes) { return record + EC_STRIP * scale_bytes; }
+
 /* ---- gemm_f32 -------------------------------------------------------------------------------------------------- */
 
 /* One tile over one block of k: y = (first ? 0 : y) + x * w, and after the last block + bias, clamped if relu. */
@@ -184,7 +261,17 @@ typedef struct {
     double macs_per_ns;
 } ec_gemm_f32_impl;
 
+typedef struct {
+    ec_gemm_sg_tile_fn *tile;
+    int rows;
+    double macs_per_ns;
+} ec_gemm_sg_impl;
+
 const ec_gemm_s8c_impl *ec_use_gemm_s8c(void);
+const ec_gemm_sg_impl *ec_use_gemm_s4g(void);
+const ec_gemm_sg_impl *ec_use_gemm_s8g(void);
+ec_quantize_groups_fn *ec_use_quantize_groups(void);
+ec_expand_sg_fn *ec_use_expand_sg(void);
 const ec_gemm_f32_impl *ec_use_gemm_f32(void);
 ec_quantize_rows_fn *ec_use_quantize_rows(void);
 ec_transpose_f32_fn *ec_use_transpose_f32(void);

@@ -2,6 +2,7 @@
 
 from edgecomp import reference
 from edgecomp.backend import info, set_backend, warmup
+from edgecomp.grouped import GroupedInt8Weight, Int4Weight
 from edgecomp.ops import Explanation, explain, linear, matmul_int8, quantize_rows
 from edgecomp.pool import get_num_threads, register_threadpoolctl, set_num_threads, threads
 from edgecomp.quantization import pack, quantize
@@ -12,6 +13,8 @@ __version__ = "0.1.0"
 __all__ = [
     "DenseWeight",
     "Explanation",
+    "GroupedInt8Weight",
+    "Int4Weight",
     "Int8Weight",
     "QuantizedRows",
     "explain",

@@ -1,13 +1,14 @@
 """The C backend: one thin function per op over the cffi module. No checks and no decisions; importing it fails without the C library."""
 
 import threading
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from edgecomp import reference
 from edgecomp._edgecomp_c import ffi, lib
+from edgecomp.grouped import GroupedInt8Weight, GroupedWeight, Int4Weight
 from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows
 
 Float32 = npt.NDArray[np.float32]
@@ -76,7 +77,7 @@ def variant(op: str) -> str:
 
 def threads_for(op: str, m: int, n: int, k: int, limit: int) -> int:
     """How many threads a call of this op and size uses."""
-    return int((lib.ec_gemm_s8c_threads if op == "gemm_s8c" else lib.ec_gemm_f32_threads)(m, n, k, limit))
+    return int(getattr(lib, f"ec_{op}_threads")(m, n, k, limit))
 
 
 def warmup() -> None:
@@ -105,7 +106,7 @@ def gemm_s8c(
     m = len(y)
     panels, scales, sums = w.pointers or _int8_pointers(w)
     if isinstance(x, QuantizedRows):
-        px, ldx, q, qscale, qzero = _NULL, k, _buffer(_BYTES, x.q), _vector(x.scale), _buffer(_BYTES, x.zero)
+        px, ldx, q, qscale, qzero = _NULL, k, _buffer(_BYTES, x.q), _vector(x.scale), _buffer(_BYTES, cast("Any", x.zero))
     else:
         px, ldx = _matrix(_FLOATS, x, k)
         q = qscale = qzero = _NULL
@@ -121,6 +122,70 @@ def gemm_s8c(
         py, pyq, ldy, out_scale, out_zero, threads, work.pointer, work.size,
     ):  # fmt: skip
         _recover(status, lib.ec_gemm_s8c_workspace(m, k))
+
+
+def quantize_groups(x: Float32, group_size: int, q: npt.NDArray[np.int8], scale: Float32, threads: int = 0) -> None:
+    m, k = x.shape
+    args = m, k, group_size, *_matrix(_FLOATS, x, k), _buffer(_INT8S, q), _vector(scale), threads
+    while status := lib.ec_quantize_groups(*args, _scratch.pointer, _scratch.size):
+        _recover(status, lib.ec_quantize_groups_workspace(m, k, group_size))
+
+
+_ZEROS = {"zero": lib.EC_ZERO_POINT, "offset": lib.EC_ZERO_OFFSET}
+
+
+def _grouped_pointers(w: GroupedWeight) -> Any:
+    """The struct ec_grouped, and what it points to."""
+    if w.pointers is None:
+        records = _buffer(_BYTES, w.records.view(np.uint8))
+        order = _NULL if w.permutation is None else _buffer(_INT32S, w.permutation)
+        names = w.records.dtype.names or ()
+        zero = next((code for name, code in _ZEROS.items() if name in names), lib.EC_ZERO_MIDDLE)
+        scale_bytes = w.records.dtype["scale"].base.itemsize
+        struct = ffi.new("ec_grouped *", (records, order, w.group_size, scale_bytes, zero))
+        object.__setattr__(w, "pointers", (struct, records, order))
+    return w.pointers
+
+
+def _gemm_grouped(
+    op: Any, workspace: Any, x: Any, w: GroupedWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int
+) -> None:
+    n, k = w.shape
+    m = len(y)
+    struct = (w.pointers or _grouped_pointers(w))[0]
+    if isinstance(x, QuantizedRows):
+        px, ldx, q, scale = _NULL, k, _buffer(_INT8S, x.q), _vector(x.scale)
+    else:
+        px, ldx = _matrix(_FLOATS, x, k)
+        q = scale = _NULL
+    py, ldy = _matrix(_FLOATS, y, n)
+    pb, act, work = _vector(bias), ACTIVATION_CODES[activation], _scratch
+    while status := op(m, n, k, px, ldx, q, scale, struct, pb, act, py, ldy, threads, work.pointer, work.size):
+        _recover(status, workspace(m, k, struct))
+
+
+def gemm_s4g(
+    x: Float32 | QuantizedRows, w: Int4Weight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0
+) -> None:
+    _gemm_grouped(lib.ec_gemm_s4g, lib.ec_gemm_s4g_workspace, x, w, bias, activation, y, threads)
+
+
+def gemm_s8g(
+    x: Float32 | QuantizedRows, w: GroupedInt8Weight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0
+) -> None:
+    _gemm_grouped(lib.ec_gemm_s8g, lib.ec_gemm_s8g_workspace, x, w, bias, activation, y, threads)
+
+
+def gemm_sg_f32(x: Float32, w: GroupedWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
+    n, k = w.shape
+    m = len(y)
+    struct = (w.pointers or _grouped_pointers(w))[0]
+    if w.permutation is not None:
+        x = np.take(x, w.permutation, axis=1)
+    act = ACTIVATION_CODES[activation]
+    args = m, n, k, *_matrix(_FLOATS, x, k), struct, w.bits, _vector(bias), act, *_matrix(_FLOATS, y, n), threads
+    while status := lib.ec_gemm_sg_f32(*args, _scratch.pointer, _scratch.size):
+        _recover(status, lib.ec_gemm_f32_workspace(m, k, 0, threads))
 
 
 def gemm_s8c_i32(a: npt.NDArray[Any], w: Int8Weight, y: npt.NDArray[np.int32], threads: int = 0) -> None:

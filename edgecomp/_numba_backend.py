@@ -92,6 +92,8 @@ def _threads_that_pay(limit: int, ns: float) -> int:
 
 def threads_for(op: str, m: int, n: int, k: int, limit: int) -> int:
     """How many threads a call of this op and size uses."""
+    if op in _NUMPY:
+        return 1
     int8 = op == "gemm_s8c"
     isa = _module("_tile_s8c" if int8 else "_tile_f32").ISA
     return _threads_that_pay(limit, n * k * max(m / isa.macs_per_ns, 0.05 if int8 else 0.2))  # products, or reading the weights
@@ -103,7 +105,7 @@ def threads_for(op: str, m: int, n: int, k: int, limit: int) -> int:
 def variant(op: str) -> str:
     """How the op's tile is written; "numba" for plain loops, which LLVM fits to the CPU."""
     names = {"gemm_s8c": "_tile_s8c", "gemm_f32": "_tile_f32"}
-    return str(_module(names[op]).ISA.name) if op in names else "loops"
+    return str(_module(names[op]).ISA.name) if op in names else "numpy" if op in _NUMPY else "loops"
 
 
 def warmup() -> None:
@@ -173,7 +175,7 @@ def gemm_s8c(
 ) -> None:
     m = len(y)
     if isinstance(x, QuantizedRows):
-        rows = _NO_MATRIX, x.q.reshape(m, w.shape[1]), x.scale.reshape(m), x.zero.reshape(m), 0
+        rows = _NO_MATRIX, x.q.reshape(m, w.shape[1]), x.scale.reshape(m), np.reshape(x.zero, m), 0  # type: ignore[arg-type]  # rows without groups
     else:
         rows = x, _NO_BYTES, _NO_MATRIX[0:0].reshape(0), _NO_BYTES.reshape(0), 0
     wide = y if out_scale is None else np.empty(y.shape, np.float32)
@@ -183,6 +185,11 @@ def gemm_s8c(
     _activate(activation, wide, threads)
     if out_scale is not None:
         requantize(wide, out_scale, out_zero, y, threads)
+
+
+# Weights with groups run in NumPy here.
+quantize_groups, gemm_s4g, gemm_s8g, gemm_sg_f32 = reference.quantize_groups, reference.gemm_s4g, reference.gemm_s8g, reference.gemm_sg_f32
+_NUMPY = ("gemm_s4g", "gemm_s8g", "quantize_groups")
 
 
 def gemm_s8c_i32(a: npt.NDArray[Any], w: Int8Weight, y: npt.NDArray[np.int32], threads: int = 0) -> None:

@@ -57,6 +57,7 @@ FORMS = (  # the first two are what the others are compared with
     Form("NumPy float32", np.ascontiguousarray, "numpy_f32"),
     Form("float32 packed", ec.pack, "linear_f32"),
     Form("int8", functools.partial(ec.quantize, bits=8), "linear_int8"),
+    Form("int4", functools.partial(ec.quantize, bits=4, group_size=32), "linear_int4"),
 )
 
 

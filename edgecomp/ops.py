@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecomp import arrays, backend, pool, reference
+from edgecomp.grouped import GroupedWeight
 from edgecomp.reference import ACTIVATIONS
 from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows, Weight
 
@@ -29,13 +30,27 @@ def _weight(w: Any) -> Weight | arrays.Float32:
 
 
 def _compute(w: Any, compute: str | None) -> str:
+    quantized = isinstance(w, (Int8Weight, GroupedWeight))
     if compute is None:
-        return "int8" if isinstance(w, Int8Weight) else "float32"
+        return "int8" if quantized else "float32"
     if compute not in ("int8", "float32"):
         raise ValueError(f'linear: compute is {compute!r}, wanted "int8" or "float32"')
-    if compute == "int8" and not isinstance(w, Int8Weight):
-        raise ValueError('linear: compute="int8" wants int8 weights (edgecomp.quantize), w is float32')
+    if compute == "int8" and not quantized:
+        raise ValueError('linear: compute="int8" wants quantized weights (edgecomp.quantize), w is float32')
     return compute
+
+
+def _rows_fit(x: QuantizedRows, w: Any, how: str) -> None:
+    """Refuses rows that were quantised for another kind of weight."""
+    if how == "float32":
+        raise ValueError('linear: x is QuantizedRows, which wants quantized weights and compute="int8"')
+    if x.group_size != w.group_size:
+        raise ValueError(
+            f"linear: x was quantised with group_size={x.group_size}, w has {w.group_size}:"
+            f" edgecomp.quantize_rows(x, group_size={w.group_size})"
+        )
+    if isinstance(w, GroupedWeight) and w.permutation is not None:
+        raise ValueError("linear: w permutes its inputs (act-order): pass x, which is permuted while it is quantised")
 
 
 def linear(
@@ -55,13 +70,13 @@ def linear(
 
     Args:
         x: float32 [..., K] (float16 and float64 are converted), or QuantizedRows.
-        w: Int8Weight, DenseWeight, or a float32 array [N, K] (packed anew at each call: `pack` it once).
+        w: Int8Weight, Int4Weight, GroupedInt8Weight, DenseWeight, or a float32 array [N, K] (packed anew at each call: `pack` it once).
         bias: float32 [N], or None.
         activation: None, "relu", "relu6", "leaky_relu" (slope 0.01), "hardswish", "hardsigmoid", "gelu", "gelu_tanh", "silu",
             "tanh" or "sigmoid".
         out: where to write, [..., N]; may not overlap an input. Returned.
-        compute: "int8" quantises x per row to uint8 on the fly (the default for int8 weights, at every M); "float32" keeps x and
-            expands the weights.
+        compute: "int8" quantises x on the fly, per row to uint8, or per row and group to int8 for weights with groups (the default for
+            quantized weights, at every M); "float32" keeps x and expands the weights.
         threads: limit for this call, 1..1024.
         out_dtype: "float32", or "int8": clip(rint(y / out_scale) + out_zero, -128, 127).
         out_scale, out_zero: finite positive float, int in -128..127. With "int8" only.
@@ -92,8 +107,8 @@ def linear(
     if not shape or shape[-1] != k:
         raise ValueError(f"linear: x has shape {shape}, weight takes [..., {k}]")
     how = _compute(w, compute)
-    if quantized and how == "float32":
-        raise ValueError(_WANTS_INT8)
+    if quantized:
+        _rows_fit(x, w, how)
     if bias is not None:
         bias = arrays.vector(bias, n, "linear: bias")
     if activation is not None and (not isinstance(activation, str) or activation not in ACTIVATIONS):
@@ -113,22 +128,28 @@ def linear(
     if len(shape) != 2:
         y = y.reshape(-1, n)
     use = backend.current()
-    if how == "int8":
-        use.gemm_s8c(x if quantized else arrays.rows(x), w, bias, activation, y, scale, out_zero, limit)
+    if not quantized:
+        x = arrays.rows(x)
+    if how == "int8" and isinstance(w, Int8Weight):
+        use.gemm_s8c(x, w, bias, activation, y, scale, out_zero, limit)
         return out
-    gemm = use.gemm_s8c_f32 if isinstance(w, Int8Weight) else use.gemm_f32
+    gemm = getattr(use, _op(w, how))
     if scale is None:
-        gemm(arrays.rows(x), w, bias, activation, y, limit)
+        gemm(x, w, bias, activation, y, limit)
         return out
-    if not np.isfinite(x).all():
+    if not np.isfinite(x.scale if quantized else x).all():
         raise ValueError(reference.NONFINITE_INT8)
     wide = np.empty(y.shape, np.float32)
-    gemm(arrays.rows(x), w, bias, activation, wide, limit)
+    gemm(x, w, bias, activation, wide, limit)
     use.requantize(wide, scale, out_zero, y)
     return out
 
 
-_WANTS_INT8 = 'linear: x is QuantizedRows, which wants int8 weights and compute="int8"'
+def _op(w: Any, how: str) -> str:
+    """The function of a backend that serves the weight."""
+    if how == "int8" or isinstance(w, DenseWeight):
+        return str(w.op)
+    return "gemm_sg_f32" if isinstance(w, GroupedWeight) else "gemm_s8c_f32" if isinstance(w, Int8Weight) else "gemm_f32"
 
 
 def _output(dtype: str, scale: float | None, zero: int, bias: arrays.Float32 | None) -> tuple[float | None, np.dtype[Any]]:
@@ -148,16 +169,17 @@ def _output(dtype: str, scale: float | None, zero: int, bias: arrays.Float32 | N
     return float(scale), _INT8
 
 
-def quantize_rows(x: Any, *, threads: int | None = None) -> QuantizedRows:
-    """Quantises x to uint8 with one scale and zero point per row, once for several `linear` calls.
+def quantize_rows(x: Any, *, group_size: int | None = None, threads: int | None = None) -> QuantizedRows:
+    """Quantises x once for several `linear` calls: to uint8 with one scale and zero point per row, or to int8 with a scale per group.
 
     Args:
         x: float32 [..., K].
+        group_size: that of the weights (`w.group_size`): None for those with one scale per output.
         threads: limit for this call, 1..1024.
 
     Returns:
         QuantizedRows: q uint8 [..., K], scale float32 [...], zero uint8 [...]; x is about (q - zero) * scale, off by half a scale
-        at most. A row with NaN or Inf gets scale NaN.
+        at most. With groups q int8 [..., K], scale float32 [..., groups], no zero. A row (group) with NaN or Inf gets scale NaN.
 
     Raises:
         TypeError, ValueError: x is no float array, or has no dimension.
@@ -174,6 +196,14 @@ def quantize_rows(x: Any, *, threads: int | None = None) -> QuantizedRows:
     limit = pool.limit(threads, "quantize_rows: threads")
     flat = arrays.rows(x)
     m, k = flat.shape
+    if group_size is not None:
+        if isinstance(group_size, bool) or not isinstance(group_size, int) or group_size < 16 or group_size % 16:
+            raise ValueError(f"quantize_rows: group_size is {group_size!r}, wanted None or a positive multiple of 16")
+        groups = -(-k // group_size)
+        grouped_q, grouped_scale = np.empty((m, k), np.int8), np.empty((m, groups), np.float32)
+        if m and k:
+            backend.current().quantize_groups(flat, group_size, grouped_q, grouped_scale, limit)
+        return QuantizedRows(grouped_q.reshape(x.shape), grouped_scale.reshape(*x.shape[:-1], groups), group_size=group_size)
     q, scale, zero = np.empty((m, k), np.uint8), np.empty(m, np.float32), np.empty(m, np.uint8)
     if m:
         backend.current().quantize_rows(flat, q, scale, zero, limit)
@@ -264,24 +294,23 @@ def explain(x: Any, w: Any, *, compute: str | None = None, threads: int | None =
     if not x.shape or x.shape[-1] != k:
         raise ValueError(f"linear: x has shape {x.shape}, weight takes [..., {k}]")
     how = _compute(weight, compute)
-    if quantized and how == "float32":
-        raise ValueError(_WANTS_INT8)
+    if quantized:
+        _rows_fit(x, weight, how)
     notes += ["x: quantised already"] if quantized else _conversions("x", given, arrays.rows(x))
     if isinstance(weight, np.ndarray):
         notes += _conversions("w", arrays.to_numpy(w, "linear: w"), weight)
     m = math.prod(x.shape[:-1])
     limit = pool.limit(threads, "linear: threads")
     use = backend.current()
+    op = _op(weight, how)
     if how == "int8":
-        op = "gemm_s8c"
-        notes.append("int32 sums, float32 output" if quantized else "x: quantised to uint8 per row")
-    elif isinstance(weight, Int8Weight):
-        op = "gemm_s8c_f32"
+        kind = "uint8 per row" if isinstance(weight, Int8Weight) else f"int8 per row and group of {getattr(weight, 'group_size', 0)}"
+        notes.append("int32 sums, float32 output" if quantized else f"x: quantised to {kind}")
+        if getattr(weight, "permutation", None) is not None:
+            notes.append("x: permuted to the order of the weight's groups")
+    elif isinstance(weight, (Int8Weight, GroupedWeight)):
         notes.append("w: expanded to float32 block by block")
-    else:
-        op = "gemm_f32"
-        if not isinstance(weight, DenseWeight):
-            notes.append("w: packed at each call; edgecomp.pack(w) does it once")
-    plan = use.threads_for(op, m, n, k, limit)
-    family = {"gemm_s8c_f32": "gemm_f32"}.get(op, op)
-    return Explanation(op, backend.name_of(use), use.variant(family), plan, tuple(notes))
+    elif not isinstance(weight, DenseWeight):
+        notes.append("w: packed at each call; edgecomp.pack(w) does it once")
+    family = {"gemm_s8c_f32": "gemm_f32", "gemm_sg_f32": "gemm_f32"}.get(op, op)
+    return Explanation(op, backend.name_of(use), use.variant(family), use.threads_for(family, m, n, k, limit), tuple(notes))

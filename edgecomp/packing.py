@@ -74,3 +74,86 @@ def unpack_panels_n16k4(panels: npt.NDArray[np.int8], n: int, k: int) -> npt.NDA
     """The inverse of panels_n16k4: [N, K]."""
     p, g, _, _ = panels.shape
     return np.ascontiguousarray(panels.transpose(0, 2, 1, 3).reshape(p * PANEL, g * 4)[:n, :k])
+
+
+STRIP = 32
+"""Output features in a record of grouped weights: two 512-bit vectors of 32-bit sums."""
+
+
+def record_dtype(bits: int, group_size: int, scale_dtype: npt.DTypeLike, zero: str | None) -> np.dtype[np.void]:
+    """One record of grouped weights: 32 outputs, one group of inputs. A multiple of 64 bytes; the codes begin at one.
+
+    zero: None (codes are centred), "point" (uint8 `zero`) or "offset" (`offset`, of the scales' dtype).
+
+        scale[32] | zero[32] or offset[32] | nothing up to 64 | codes[group/4][32][4] bytes, of int4 [group/8][32][4]
+    """
+    scale = np.dtype(scale_dtype)
+    fields: list[tuple[str, Any, int]] = [("scale", (scale, STRIP), 0)]
+    header = STRIP * scale.itemsize
+    if zero is not None:
+        kind = np.dtype(np.uint8) if zero == "point" else scale
+        fields.append(("zero" if zero == "point" else "offset", (kind, STRIP), header))
+        header += STRIP * kind.itemsize
+    header = -(-header // 64) * 64
+    rows = -(-group_size // (8 if bits == 4 else 4))
+    fields.append(("codes", (np.uint8, (rows, STRIP, 4)), header))
+    names, formats, offsets = zip(*fields, strict=True)
+    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": header + rows * STRIP * 4})
+
+
+def records(
+    codes: npt.NDArray[np.uint8],
+    scale: npt.NDArray[Any],
+    zero: npt.NDArray[np.uint8] | None,
+    offset: npt.NDArray[Any] | None,
+    bits: int,
+    group_size: int,
+) -> npt.NDArray[np.void]:
+    """Codes [N, K], scale (and zero point or offset) [N, groups] to records [ceil(N/32)][groups]. Padding is zeros.
+
+    Four inputs of an output are neighbours, as in n16k4. In int4 a byte holds two codes, four inputs apart:
+
+        byte    0 .. 3           | 4 .. 7           | ...  | 124 .. 127
+        output  32s              | 32s+1            | ...  | 32s+31
+        low     inputs 8j .. 8j+3, high nibble  8j+4 .. 8j+7
+    """
+    n, k = codes.shape
+    groups = scale.shape[1]
+    strips = -(-n // STRIP)
+    kind = "point" if zero is not None else "offset" if offset is not None else None
+    out = aligned_empty((strips, groups), record_dtype(bits, group_size, scale.dtype, kind))
+    out.view(np.uint8)[...] = 0
+    for name, values in (("scale", scale), ("zero", zero), ("offset", offset)):
+        if values is not None:
+            whole = np.zeros((strips * STRIP, groups), values.dtype)
+            whole[:n] = values
+            out[name] = whole.reshape(strips, STRIP, groups).transpose(0, 2, 1)
+    padded_group = -(-group_size // 8) * 8
+    whole = np.zeros((strips * STRIP, groups, padded_group), np.uint8)
+    full = k // group_size
+    whole[:n, :full, :group_size] = codes[:, : full * group_size].reshape(n, full, group_size)
+    if full < groups:
+        whole[:n, full, : k - full * group_size] = codes[:, full * group_size :]
+    if bits == 4:
+        pairs = whole.reshape(strips, STRIP, groups, padded_group // 8, 2, 4)
+        packed = pairs[..., 0, :] | pairs[..., 1, :] << 4
+    else:
+        packed = whole.reshape(strips, STRIP, groups, padded_group // 4, 4)
+    out["codes"] = packed.transpose(0, 2, 3, 1, 4)
+    return out
+
+
+def unpack_records(packed: npt.NDArray[np.void], bits: int, group_size: int, n: int, k: int) -> npt.NDArray[np.uint8]:
+    """The codes [N, K] of records."""
+    strips, groups = packed.shape
+    c = packed["codes"].transpose(0, 3, 1, 2, 4)  # strip, output, group, eight or quad, input
+    if bits == 4:
+        c = np.stack([c & 15, c >> 4], axis=-2)
+    c = c.reshape(strips * STRIP, groups, -(-group_size // 8) * 8)
+    return np.ascontiguousarray(c[:n, :, :group_size].reshape(n, groups * group_size)[:, :k])
+
+
+def unpack_columns(packed: npt.NDArray[np.void], name: str, n: int) -> npt.NDArray[Any]:
+    """A per-group field of records ("scale", "zero" or "offset") as [N, groups]."""
+    strips, groups = packed.shape
+    return np.ascontiguousarray(packed[name].transpose(0, 2, 1).reshape(strips * STRIP, groups)[:n])

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgecomp.grouped import GroupedInt8Weight, GroupedWeight, Int4Weight
 from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows
 
 Float32 = npt.NDArray[np.float32]
@@ -65,7 +66,7 @@ def gemm_s8c(
     out_scale and out_zero, and refused (ValueError) if x has NaN or Inf.
     """
     if isinstance(x, QuantizedRows):
-        q, sx, zero = x.q.reshape(y.shape[0], -1), x.scale.reshape(-1), x.zero.reshape(-1)
+        q, sx, zero = x.q.reshape(y.shape[0], -1), x.scale.reshape(-1), np.reshape(x.zero, -1)  # type: ignore[arg-type]  # rows without groups have zeros
     else:
         q, sx, zero = np.empty(x.shape, np.uint8), np.empty(len(x), np.float32), np.empty(len(x), np.uint8)
         quantize_rows(x, q, sx, zero)
@@ -78,6 +79,69 @@ def gemm_s8c(
             v = v + bias
     v[np.isnan(v)] = np.nan
     _finish(v, activation, y, out_scale, out_zero)
+
+
+def quantize_groups(x: Float32, group_size: int, q: npt.NDArray[np.int8], scale: Float32, threads: int = 0) -> None:
+    """x [M, K] to q int8 [M, K], scale float32 [M, groups]: symmetric, absmax / 127 of each row and group.
+
+    A group with a scale below 2**-126 counts as zeros (q 0, scale 1); one with NaN or Inf gets scale NaN, q 0.
+    """
+    for g in range(scale.shape[1]):
+        part = x[:, g * group_size : (g + 1) * group_size]
+        with np.errstate(all="ignore"):
+            finite = np.isfinite(part).all(axis=1)
+            s = np.abs(part).max(axis=1, initial=0) / _f(127)
+            used = finite & (s >= _f(2.0**-126))
+            inv = np.where(used, _f(1) / s, _f(0))
+            q[:, g * group_size : (g + 1) * group_size] = np.rint(np.where(used[:, None], part, _f(0)) * inv[:, None])
+        scale[:, g] = np.where(used, s, np.where(finite, _f(1), _f(np.nan)))
+
+
+def gemm_s4g(
+    x: Float32 | QuantizedRows, w: Int4Weight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0
+) -> None:
+    """y [M, N] = activation(x w^T + bias) with x quantised per row and group.
+
+    y = 0; for each group in order y = y + float(sum (code - zero) q) * (sx * sw), with offsets then y = y + float(sum q) * (sx * offset);
+    then + bias. The sums are exact integers; NaN results are stored as 0x7FC00000.
+    """
+    _gemm_grouped(x, w, bias, activation, y)
+
+
+def gemm_s8g(
+    x: Float32 | QuantizedRows, w: GroupedInt8Weight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0
+) -> None:
+    """gemm_s4g with int8 codes."""
+    _gemm_grouped(x, w, bias, activation, y)
+
+
+def _gemm_grouped(x: Float32 | QuantizedRows, w: GroupedWeight, bias: Float32 | None, activation: str | None, y: Float32) -> None:
+    (m, n), k, group = y.shape, w.shape[1], w.group_size
+    codes, sw, zero, offset = w.codes.astype(np.float64), w.scale.astype(np.float32), w.zero, w.offset
+    if isinstance(x, QuantizedRows):
+        q, sx = x.q.reshape(m, k), x.scale.reshape(m, -1)
+    else:
+        q, sx = np.empty((m, k), np.int8), np.empty((m, -(-k // group)), np.float32)
+        quantize_groups(x if w.permutation is None else x[:, w.permutation], group, q, sx)
+    v = np.zeros((m, n), np.float32)
+    with np.errstate(all="ignore"):
+        for g in range(sx.shape[1]):
+            part, scale = slice(g * group, (g + 1) * group), sx[:, g, None]
+            a = q[:, part].astype(np.float64)
+            centre = zero[:, g, None] if zero is not None else 0 if offset is not None else 1 << (w.bits - 1)
+            acc = a @ (codes[:, part] - centre).T  # exact
+            v = v + acc.astype(np.float32) * (scale * sw[:, g])
+            if offset is not None:
+                v = v + a.sum(axis=1, keepdims=True).astype(np.float32) * (scale * offset[:, g].astype(np.float32))
+        if bias is not None:
+            v = v + bias
+    v[np.isnan(v)] = np.nan
+    _finish(v, activation, y, None, 0)
+
+
+def gemm_sg_f32(x: Float32, w: GroupedWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
+    """y = activation(x w^T + bias), float activations and the dequantised weights."""
+    gemm_f32(x, w.dequantize(), bias, activation, y)
 
 
 def gemm_s8c_i32(a: npt.NDArray[Any], w: Int8Weight, y: npt.NDArray[np.int32], threads: int = 0) -> None:

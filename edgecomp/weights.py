@@ -25,6 +25,8 @@ class Weight:
     pointers: Any
     bits: ClassVar[int]
     layout: ClassVar[str]
+    op: ClassVar[str]
+    """The op that serves the weight, in every folder of this name."""
     group_size: ClassVar[int | None] = None
     zero: ClassVar[None] = None
 
@@ -87,6 +89,7 @@ class DenseWeight(Weight):
     panels: Float32
     bits = 32
     layout = "n16"
+    op = "gemm_f32"
     scale = None
     _made_by = "edgecomp.pack"
 
@@ -116,6 +119,7 @@ class Int8Weight(Weight):
     sums: npt.NDArray[np.int32]
     bits = 8
     layout = "n16k4"
+    op = "gemm_s8c"
     _made_by = "edgecomp.quantize or Int8Weight.from_arrays"
 
     @classmethod
@@ -179,24 +183,37 @@ class Int8Weight(Weight):
 class QuantizedRows:
     """Activations quantised once for several `linear` calls, made by `edgecomp.quantize_rows`.
 
-    x is about (q - zero) * scale, row by row: q uint8 [..., K], scale float32 [...], zero uint8 [...]. Frozen: the shapes that were
+    Without groups x is about (q - zero) * scale, row by row: q uint8 [..., K], scale float32 [...], zero uint8 [...]. With a group_size
+    it is q * scale, group by group: q int8 [..., K], scale float32 [..., ceil(K / group_size)], zero None. Frozen: the shapes that were
     checked are those that C reads.
     """
 
-    __slots__ = ("q", "scale", "zero")
-    q: npt.NDArray[np.uint8]
+    __slots__ = ("group_size", "q", "scale", "zero")
+    q: npt.NDArray[Any]
     scale: Float32
-    zero: npt.NDArray[np.uint8]
+    zero: npt.NDArray[np.uint8] | None
+    group_size: int | None
 
-    def __init__(self, q: Any, scale: Any, zero: Any) -> None:
-        q, zero = arrays.to_numpy(q, "QuantizedRows: q"), arrays.to_numpy(zero, "QuantizedRows: zero")
-        scale = arrays.to_float32(scale, "QuantizedRows: scale")
-        if q.dtype != np.uint8 or zero.dtype != np.uint8:
+    def __init__(self, q: Any, scale: Any, zero: Any = None, group_size: int | None = None) -> None:
+        q, scale = arrays.to_numpy(q, "QuantizedRows: q"), arrays.to_float32(scale, "QuantizedRows: scale")
+        if (zero is None) == (group_size is None):
+            raise TypeError("QuantizedRows: wanted zero (one scale per row) or group_size (one per group), not both")
+        if group_size is not None and (isinstance(group_size, bool) or not isinstance(group_size, int) or group_size < 1):
+            raise ValueError(f"QuantizedRows: group_size is {group_size!r}, wanted a positive int")
+        zero = None if zero is None else arrays.to_numpy(zero, "QuantizedRows: zero")
+        if zero is not None and (q.dtype != np.uint8 or zero.dtype != np.uint8):
             raise TypeError(f"QuantizedRows: q has dtype {q.dtype}, zero {zero.dtype}, wanted uint8")
-        if q.ndim < 1 or scale.shape != q.shape[:-1] or zero.shape != q.shape[:-1]:
-            raise ValueError(f"QuantizedRows: q has shape {q.shape}, scale {scale.shape}, zero {zero.shape}; wanted [..., K] and [...]")
+        if zero is None and q.dtype != np.int8:
+            raise TypeError(f"QuantizedRows: q has dtype {q.dtype}, wanted int8 with groups")
+        wanted = q.shape[:-1] if group_size is None else (*q.shape[:-1], -(-q.shape[-1] // group_size)) if q.ndim else ()
+        if q.ndim < 1 or scale.shape != wanted or (zero is not None and zero.shape != wanted):
+            zeros = "" if zero is None else f", zero {zero.shape}"
+            raise ValueError(f"QuantizedRows: q has shape {q.shape}, scale {scale.shape}{zeros}; wanted [..., K] and {wanted}")
+        if group_size is not None and q.size and q.min() == -128:
+            raise ValueError("QuantizedRows: q has -128, wanted -127..127 with groups")
         for name, a in (("q", q), ("scale", scale), ("zero", zero)):
-            object.__setattr__(self, name, np.require(a, requirements=["C", "A"]))
+            object.__setattr__(self, name, None if a is None else np.require(a, requirements=["C", "A"]))
+        object.__setattr__(self, "group_size", group_size)
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         raise AttributeError("QuantizedRows is frozen")
@@ -205,7 +222,7 @@ class QuantizedRows:
         raise AttributeError("QuantizedRows is frozen")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return QuantizedRows, (self.q, self.scale, self.zero)
+        return QuantizedRows, (self.q, self.scale, self.zero, self.group_size)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -213,7 +230,10 @@ class QuantizedRows:
 
     def dequantize(self) -> Float32:
         """The values that the integers stand for, float32 [..., K]."""
+        if self.zero is None:
+            return self.q.astype(np.float32) * np.repeat(self.scale, self.group_size or 1, axis=-1)[..., : self.q.shape[-1]]
         return (self.q.astype(np.float32) - self.zero[..., None]) * self.scale[..., None]
 
     def __repr__(self) -> str:
-        return f"QuantizedRows({'x'.join(map(str, self.shape))})"
+        groups = f", group_size={self.group_size}" if self.group_size else ""
+        return f"QuantizedRows({'x'.join(map(str, self.shape))}{groups})"

@@ -33,6 +33,7 @@ FORMS: dict[str, Callable[[Float32], Any]] = {  # what a float32 matrix [N, K] b
     "numpy": np.ascontiguousarray,  # NumPy's matmul: the baseline
     "float32": ec.pack,
     "int8": functools.partial(ec.quantize, bits=8),
+    "int4": functools.partial(ec.quantize, bits=4, group_size=32, method="mse"),
 }
 LAYERS, HEADS, MOST_TOKENS = 6, 12, 256
 TOGETHER = 1024  # tokens that go through the layers at once

@@ -85,10 +85,10 @@ def test_compute(weight, name):
 
 def test_compute_that_the_weights_cannot():
     for w in (W, PACKED):
-        message = 'linear: compute="int8" wants int8 weights (edgecomp.quantize), w is float32'
+        message = 'linear: compute="int8" wants quantized weights (edgecomp.quantize), w is float32'
         refused(ValueError, message, lambda out, w=w: ec.linear(X, w, compute="int8", out=out), filled((4, 17)))
     for w, compute in ((W, None), (PACKED, "float32"), (INT8, "float32")):
-        message = 'linear: x is QuantizedRows, which wants int8 weights and compute="int8"'
+        message = 'linear: x is QuantizedRows, which wants quantized weights and compute="int8"'
         refused(ValueError, message, lambda out, w=w, c=compute: ec.linear(ec.quantize_rows(X), w, compute=c, out=out), filled((4, 17)))
         with pytest.raises(ValueError, match="^" + re.escape(message)):
             ec.explain(ec.quantize_rows(X), w, compute=compute)

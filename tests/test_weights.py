@@ -194,8 +194,32 @@ CODES, ZERO = np.zeros((2, 3), np.uint8), np.zeros(2, np.uint8)
         (CODES, np.ones(3, np.float32), ZERO, ValueError, "q has shape (2, 3), scale (3,), zero (2,)"),
         (CODES, np.ones(2, np.float32), ZERO[:1], ValueError, "q has shape (2, 3), scale (2,), zero (1,)"),
         (CODES[0, 0], np.ones((), np.float32), ZERO[0], ValueError, "q has shape (), scale (), zero ()"),
+        (CODES, np.ones(2, np.float32), None, TypeError, "wanted zero (one scale per row) or group_size"),
     ],
 )
 def test_quantized_rows_refuses(q, scale, zero, error, message):
     with pytest.raises(error, match="^" + re.escape(f"QuantizedRows: {message}")):
         ec.QuantizedRows(q, scale, zero)
+
+
+@pytest.mark.parametrize(
+    ("q", "scale", "size", "message"),
+    [
+        (CODES, np.ones((2, 1), np.float32), 16, "q has dtype uint8, wanted int8 with groups"),
+        (CODES.view(np.int8), np.ones((2, 2), np.float32), 16, "q has shape (2, 3), scale (2, 2); wanted [..., K] and (2, 1)"),
+        (np.full((2, 3), -128, np.int8), np.ones((2, 1), np.float32), 16, "q has -128"),
+        (CODES.view(np.int8), np.ones((2, 1), np.float32), 0, "group_size is 0"),
+    ],
+)
+def test_quantized_groups_refuse(q, scale, size, message):
+    with pytest.raises((TypeError, ValueError), match="^" + re.escape(f"QuantizedRows: {message}")):
+        ec.QuantizedRows(q, scale, group_size=size)
+
+
+def test_quantized_groups():
+    xq = ec.quantize_rows(problem(6, 0, 40).x, group_size=16)
+    assert repr(xq) == "QuantizedRows(6x40, group_size=16)"
+    assert xq.scale.shape == (6, 3)
+    twin = pickle.loads(pickle.dumps(xq))
+    assert_bits(twin.dequantize(), xq.dequantize())
+    assert np.abs(xq.dequantize() - problem(6, 0, 40).x).max() <= xq.scale.max() / 2

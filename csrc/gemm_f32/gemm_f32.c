@@ -15,6 +15,8 @@ typedef struct {
     int64_t ldw;
     const int8_t *w8;       /* or int8 panels n16k4 with their scales */
     const float *wscale;
+    const ec_grouped *grouped; /* or records */
+    int bits;
     const float *bias;
     int act;
     float *y;
@@ -23,6 +25,7 @@ typedef struct {
     const ec_gemm_f32_impl *impl;
     ec_transpose_f32_fn *transpose;
     ec_expand_s8_fn *expand;
+    ec_expand_sg_fn *expand_sg;
     ec_activation_fn *activation;
     int64_t panels, groups, tiles, blocks, row_blocks;
     int threads;
@@ -35,6 +38,8 @@ const float ec_no_bias[EC_TILE_COLS] = {
     TWELVE(-0.0f), TWELVE(-0.0f), TWELVE(-0.0f), TWELVE(-0.0f)};
 
 enum { SCRATCH = BLOCK_K * EC_TILE_COLS + 16 };
+
+static int is_packed(const job *j) { return !j->ldw && !j->w8 && !j->grouped; }
 
 /* Where a tile's panel begins. Between panels is room for what the last store of a transposition writes too much. */
 static int64_t panel_at(int64_t row, int64_t tile, int64_t k) { return row * k + tile * EC_PANEL; }
@@ -57,6 +62,10 @@ static void pack_tile(void *ctx, int64_t tile, int thread)
 static void make_panels(const job *j, int64_t col0, int nv, int64_t k0, int64_t k, float *out)
 {
     for (int v = 0; v < nv; v++, col0 += EC_PANEL, out += k * EC_PANEL) {
+        if (j->grouped) {
+            j->expand_sg(j->grouped, j->bits, ec_div_up(j->k, j->grouped->group), col0, k0, k, out);
+            continue;
+        }
         if (!j->w8) {
             const int rows = (int)EC_MIN(j->n - col0, EC_PANEL);
             j->transpose(rows, k, j->w + col0 * j->ldw + k0, j->ldw, out, EC_PANEL);
@@ -79,7 +88,7 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
     const int64_t panel0 = ec_part(j->panels, j->groups, group), col0 = panel0 * EC_PANEL;
     const int nv = (int)(ec_part(j->panels, j->groups, group + 1) - panel0);
     const int64_t tile0 = ec_part(j->tiles, j->row_blocks, block), tile1 = ec_part(j->tiles, j->row_blocks, block + 1);
-    const int packed = !j->ldw && !j->w8;
+    const int packed = is_packed(j);
     const int64_t next = (chunk + j->threads) / j->row_blocks;
     float *scratch = j->scratch + (int64_t)thread * SCRATCH;
 
@@ -137,7 +146,7 @@ int ec_gemm_f32_threads(int64_t m, int64_t n, int64_t k, int threads)
 
 static int run(job *j, int threads, void *workspace, size_t size)
 {
-    const int packed = !j->ldw && !j->w8;
+    const int packed = is_packed(j);
     threads = ec_thread_limit(threads); /* once: another thread may set the default meanwhile, and the scratch is counted by it */
     if (size < ec_gemm_f32_workspace(j->m, j->k, packed, threads))
         return EC_E_WORKSPACE;
@@ -146,6 +155,7 @@ static int run(job *j, int threads, void *workspace, size_t size)
     j->impl = ec_use_gemm_f32();
     j->transpose = ec_use_transpose_f32();
     j->expand = ec_use_expand_s8();
+    j->expand_sg = ec_use_expand_sg();
     j->activation = ec_use_activation();
     j->panels = ec_div_up(j->n, EC_PANEL);
     j->groups = ec_div_up(j->panels, j->impl->vecs);
@@ -174,5 +184,12 @@ int ec_gemm_s8c_f32(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx
                     int act, float *y, int64_t ldy, int threads, void *workspace, size_t size)
 {
     job j = {.m = m, .n = n, .k = k, .x = x, .ldx = ldx, .w8 = w, .wscale = wscale, .bias = bias, .act = act, .y = y, .ldy = ldy};
+    return run(&j, threads, workspace, size);
+}
+
+int ec_gemm_sg_f32(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const ec_grouped *w, int bits, const float *bias, int act,
+                   float *y, int64_t ldy, int threads, void *workspace, size_t size)
+{
+    job j = {.m = m, .n = n, .k = k, .x = x, .ldx = ldx, .grouped = w, .bits = bits, .bias = bias, .act = act, .y = y, .ldy = ldy};
     return run(&j, threads, workspace, size);
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import importlib.util
 from collections.abc import Callable, Iterator
@@ -51,6 +52,20 @@ def _linear_int8(shape: Shape, threads: int) -> tuple[Maker, int]:
     return make, q.nbytes
 
 
+def _linear_grouped(bits: int, group_size: int, shape: Shape, threads: int) -> tuple[Maker, int]:
+    x, bias, y = _floats(shape.m, shape.k), _floats(shape.n), _out(shape.m, shape.n, np.float32)
+    q = _int8(shape.n, shape.k) >> (8 - bits)
+    scale = np.full((shape.n, -(-shape.k // group_size)), 0.01, np.float16)
+    weight = ec.Int4Weight if bits == 4 else ec.GroupedInt8Weight
+    w = weight.from_arrays(q, scale, group_size=group_size)
+
+    def make() -> Call:
+        own = copy.deepcopy(w)
+        return lambda: ec.linear(x, own, bias, activation="relu", out=y, threads=threads)
+
+    return make, w.nbytes
+
+
 def _matmul_int8(shape: Shape, threads: int) -> tuple[Maker, int]:
     a, q, y = _int8(shape.m, shape.k), _int8(shape.n, shape.k), _out(shape.m, shape.n, np.int32)
     scale = np.ones(shape.n, np.float32)
@@ -85,6 +100,9 @@ def _numpy_f32(shape: Shape, threads: int) -> tuple[Maker, int]:
 
 OPS: dict[str, Callable[[Shape, int], tuple[Maker, int]]] = {
     "linear_int8": _linear_int8,  # Int8Weight, bias and ReLU; x is quantised in every call
+    "linear_int4": functools.partial(_linear_grouped, 4, 32),  # Int4Weight, groups of 32, float16 scales
+    "linear_int4_g128": functools.partial(_linear_grouped, 4, 128),
+    "linear_int8_g32": functools.partial(_linear_grouped, 8, 32),  # GroupedInt8Weight
     "matmul_int8": _matmul_int8,  # int8 x int8 -> int32
     "linear_f32": _linear_f32,  # DenseWeight (packed once), bias and ReLU
     "numpy_f32": _numpy_f32,  # matmul alone: the baseline

@@ -13,8 +13,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-#include "float32.h"
-#include "int8.h"
+#include "grouped.h"
 #include "pool.h"
 
 typedef struct {
@@ -31,6 +30,10 @@ static const op OPS[] = {
     {"gemm_s8c", make_gemm_s8c, check_gemm_s8c, 1, 1, 1, {"gemm_s8c", "quantize_rows", "activation"}},
     {"gemm_s8c_i32", make_gemm_s8c_i32, check_gemm_s8c_i32, 1, 1, 1, {"gemm_s8c"}},
     {"gemm_s8c_f32", make_gemm_s8c_f32, check_gemm_s8c_f32, 1, 1, 1, {"gemm_f32", "activation"}},
+    {"quantize_groups", make_rows, check_quantize_groups, 1, 0, 1, {"quantize_groups"}},
+    {"gemm_s4g", make_grouped, check_gemm_s4g, 1, 1, 1, {"gemm_s4g", "quantize_groups", "activation"}},
+    {"gemm_s8g", make_grouped, check_gemm_s8g, 1, 1, 1, {"gemm_s8g", "quantize_groups", "activation"}},
+    {"gemm_sg_f32", make_gemm_sg_f32, check_gemm_sg_f32, 1, 1, 1, {"gemm_f32", "activation"}},
     {"gemm_f32", make_gemm_f32, check_gemm_f32, 1, 1, 1, {"gemm_f32", "activation"}},
     {"activation", make_activation, check_activation, 1, 1, 0, {"activation", "gemm_s8c"}},
     {"pool", make_pool, check_pool, 0, 0, 0, {"gemm_s8c"}},
@@ -132,7 +135,13 @@ static void check_short_workspaces(void)
     const int8_t w = 0;
     const size_t rows = ec_quantize_rows_workspace(m, k) - 1, s8 = ec_gemm_s8c_workspace(m, k) - 1;
     const size_t f32 = ec_gemm_f32_workspace(m, k, 1, 2) - 1, plain = ec_gemm_f32_workspace(m, k, 0, 2) - 1;
+    const ec_grouped grouped = {NULL, NULL, 32, 4, EC_ZERO_MIDDLE};
+    const size_t sg = ec_gemm_s4g_workspace(m, k, &grouped) - 1, groups = ec_quantize_groups_workspace(m, k, 32) - 1;
     const int refused[] = {
+        ec_quantize_groups(m, k, 32, NULL, k, NULL, NULL, 2, NULL, groups),
+        ec_gemm_s4g(m, n, k, NULL, k, NULL, NULL, &grouped, NULL, EC_ACT_NONE, NULL, n, 2, NULL, sg),
+        ec_gemm_s8g(m, n, k, NULL, k, NULL, NULL, &grouped, NULL, EC_ACT_NONE, NULL, n, 2, NULL, sg),
+        ec_gemm_sg_f32(m, n, k, NULL, k, &grouped, 4, NULL, EC_ACT_NONE, NULL, n, 2, NULL, plain),
         ec_quantize_rows(m, k, NULL, k, NULL, NULL, NULL, 2, NULL, rows),
         ec_gemm_s8c(m, n, k, NULL, k, NULL, NULL, NULL, NULL, NULL, NULL, NULL, EC_ACT_NONE, NULL, NULL, n, 1, 0, 2, NULL, s8),
         ec_gemm_s8c_i32(m, n, k, NULL, k, 0, NULL, NULL, NULL, n, 2, NULL, s8),

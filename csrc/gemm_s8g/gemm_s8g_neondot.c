@@ -1,0 +1,11 @@
+/* int8 tile with a scale per group, NEON with sdot. */
+#include "../kernels.h"
+#ifdef EC_ARM64
+#include <arm_neon.h>
+EC_TARGET_BEGIN("dotprod")
+
+#include "../gemm_s4g/gemm_sg_neondot.h"
+
+void ec_gemm_s8g_tile_neondot(int mr, const ec_gemm_sg_tile *t) { tiles(mr, 8, t); }
+EC_TARGET_END
+#endif

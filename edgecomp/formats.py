@@ -1,0 +1,183 @@
+"""Other libraries' quantised arrays as our integers, scales and zero points, without loss. Array layouts only: no files here.
+
+Sources: ggml-common.h (block_q4_0, block_q4_1, block_q8_0); AutoGPTQ's and AutoAWQ's packed linear layers; the ONNX Runtime operator
+com.microsoft.MatMulNBits.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecomp import arrays
+
+Array = npt.NDArray[Any]
+
+
+class Parts(NamedTuple):
+    """What a weight's from_arrays takes."""
+
+    q: Array
+    scale: Array
+    zero: Array | None = None
+    offset: Array | None = None
+    group_size: int = 32
+    permutation: Array | None = None
+
+
+def _bytes(blocks: Any, shape: Any, block: int, where: str) -> tuple[Array, int, int]:
+    """GGUF's blocks of 32 values as uint8 [N, K/32, block]."""
+    a = arrays.to_numpy(blocks, f"{where}: blocks")
+    if a.dtype != np.uint8:
+        raise TypeError(f"{where}: blocks has dtype {a.dtype}, wanted uint8")
+    try:
+        n, k = (int(s) for s in shape)
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: shape is {shape!r}, wanted (N, K)") from None
+    if n < 0 or k < 0 or k % 32:
+        raise ValueError(f"{where}: shape is {(n, k)}, K has to be a multiple of 32")
+    if a.size != n * (k // 32) * block:
+        raise ValueError(f"{where}: blocks has {a.size} bytes, {(n, k)} takes {n * (k // 32) * block}")
+    return np.ascontiguousarray(a).reshape(n, k // 32, block), n, k
+
+
+def _half(a: Array) -> Array:
+    return np.ascontiguousarray(a).view("<f2")[..., 0].astype(np.float16)
+
+
+def _nibbles32(a: Array, n: int, k: int) -> Array:
+    """16 bytes, whose low nibbles are the first 16 values."""
+    return np.concatenate([a & 15, a >> 4], axis=-1).reshape(n, k)
+
+
+def gguf_q4_0(blocks: Any, shape: Any, where: str) -> Parts:
+    a, n, k = _bytes(blocks, shape, 18, where)
+    return Parts((_nibbles32(a[..., 2:], n, k).view(np.int8) - np.int8(8)), _half(a[..., :2]))
+
+
+def gguf_q4_1(blocks: Any, shape: Any, where: str) -> Parts:
+    a, n, k = _bytes(blocks, shape, 20, where)
+    return Parts(_nibbles32(a[..., 4:], n, k), _half(a[..., :2]), offset=_half(a[..., 2:4]))
+
+
+def gguf_q8_0(blocks: Any, shape: Any, where: str) -> Parts:
+    a, n, k = _bytes(blocks, shape, 34, where)
+    return Parts(np.ascontiguousarray(a[..., 2:]).view(np.int8).reshape(n, k), _half(a[..., :2]))
+
+
+def _words(words: Any, name: str, bits: int, where: str) -> Array:
+    """int32 words [A, B] as their 32/bits codes each, lowest first: uint8 [A, B, 32/bits]."""
+    a = arrays.to_numpy(words, f"{where}: {name}")
+    if a.dtype not in (np.int32, np.uint32):
+        raise TypeError(f"{where}: {name} has dtype {a.dtype}, wanted int32")
+    if a.ndim != 2:
+        raise ValueError(f"{where}: {name} has shape {a.shape}, wanted two dimensions")
+    shifts = np.arange(0, 32, bits, dtype=np.uint32)
+    return (np.ascontiguousarray(a).view(np.uint32)[..., None] >> shifts & np.uint32((1 << bits) - 1)).astype(np.uint8)
+
+
+def _scales(scales: Any, n: int, where: str) -> Array:
+    a = arrays.to_numpy(scales, f"{where}: scales")
+    if a.dtype not in (np.float16, np.float32):
+        raise TypeError(f"{where}: scales has dtype {a.dtype}, wanted float16 or float32")
+    if a.ndim != 2 or a.shape[1] != n or a.shape[0] == 0:
+        raise ValueError(f"{where}: scales has shape {a.shape}, wanted [groups, {n}]")
+    return a
+
+
+def _group_of(k: int, groups: int, where: str) -> int:
+    if groups == 1:
+        return k
+    group = -(-k // groups)
+    size = next((s for s in (16, 32, 64, 128, 256, group) if -(-k // s) == groups), 0)
+    if not size:
+        raise ValueError(f"{where}: {groups} groups of scales do not fit K = {k}")
+    return size
+
+
+def gptq(qweight: Any, qzeros: Any, scales: Any, g_idx: Any, bits: int, zero_plus_one: bool, where: str) -> Parts:
+    words = _words(qweight, "qweight", bits, where)
+    k, n = words.shape[0] * words.shape[2], words.shape[1]
+    scale = _scales(scales, n, where)
+    groups = scale.shape[0]
+    zero = _words(qzeros, "qzeros", bits, where)
+    if zero.shape != (groups, n * bits // 32, 32 // bits):
+        raise ValueError(f"{where}: qzeros has shape {zero.shape[:2]}, wanted ({groups}, {n * bits // 32})")
+    zero = zero.reshape(groups, n)
+    q = words.transpose(1, 0, 2).reshape(n, k)
+    group, permutation = _group_of(k, groups, where), None
+    if g_idx is not None:
+        index = arrays.to_numpy(g_idx, f"{where}: g_idx")
+        if index.dtype.kind not in "iu" or index.shape != (k,):
+            raise ValueError(f"{where}: g_idx has dtype {index.dtype} and shape {index.shape}, wanted integers ({k},)")
+        order = np.argsort(index, kind="stable")
+        if not np.array_equal(index[order], np.arange(k) // group):
+            raise ValueError(f"{where}: g_idx does not deal {k} inputs to {groups} groups of {group}")
+        if not np.array_equal(order, np.arange(k)):
+            permutation = order
+            q = q[:, order]
+    wide = zero.T.astype(np.int16) + (1 if zero_plus_one else 0)
+    return Parts(np.ascontiguousarray(q), np.ascontiguousarray(scale.T), zero=wide, group_size=group, permutation=permutation)
+
+
+AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+"""Output of each nibble of a word, lowest first, within its eight: AutoAWQ's GEMM layers."""
+
+
+def awq(qweight: Any, qzeros: Any, scales: Any, order: Any, where: str) -> Parts:
+    if sorted(order) != list(range(8)):
+        raise ValueError(f"{where}: order is {order!r}, wanted a permutation of 0..7")
+    back = np.argsort(order)
+    words, zeros = (_words(a, name, 4, where)[..., back] for a, name in ((qweight, "qweight"), (qzeros, "qzeros")))
+    k, n = words.shape[0], words.shape[1] * 8
+    scale = _scales(scales, n, where)
+    if zeros.shape[:2] != (scale.shape[0], words.shape[1]):
+        raise ValueError(f"{where}: qzeros has shape {zeros.shape[:2]}, wanted {(scale.shape[0], words.shape[1])}")
+    zero = zeros.reshape(-1, n).T
+    group = _group_of(k, scale.shape[0], where)
+    q = words.reshape(k, n).T
+    return Parts(np.ascontiguousarray(q), np.ascontiguousarray(scale.T), zero=np.ascontiguousarray(zero), group_size=group)
+
+
+def matmulnbits(b: Any, scales: Any, zero_points: Any, g_idx: Any, n: int, k: int, bits: int, block_size: int, where: str) -> Parts:
+    if bits not in (4, 8):
+        raise ValueError(f"{where}: bits is {bits!r}, wanted 4 or 8")
+    if block_size < 16 or block_size & (block_size - 1):
+        raise ValueError(f"{where}: block_size is {block_size!r}, wanted a power of two from 16")
+    groups, blob = -(-k // block_size), block_size * bits // 8
+    a = arrays.to_numpy(b, f"{where}: b")
+    if a.dtype != np.uint8 or a.size != n * groups * blob:
+        raise ValueError(f"{where}: b has dtype {a.dtype} and {a.size} entries, wanted uint8 [{n}, {groups}, {blob}]")
+    a = a.reshape(n, groups * blob)
+    q = np.stack([a & 15, a >> 4], axis=-1).reshape(n, -1) if bits == 4 else a
+    scale = arrays.to_numpy(scales, f"{where}: scales")
+    if scale.dtype not in (np.float16, np.float32) or scale.size != n * groups:
+        raise ValueError(f"{where}: scales has dtype {scale.dtype} and {scale.size} entries, wanted float16 or float32 [{n}, {groups}]")
+    scale = scale.reshape(n, groups)
+    zero, offset = _nbits_zero(zero_points, scale, n, groups, bits, where)
+    if g_idx is not None:
+        raise ValueError(f"{where}: g_idx is not supported: MatMulNBits has deprecated it")
+    return Parts(np.ascontiguousarray(q[:, :k]), scale, zero, offset, block_size)
+
+
+def _nbits_zero(zero_points: Any, scale: Array, n: int, groups: int, bits: int, where: str) -> tuple[Array | None, Array | None]:
+    """Integer zero points, or else offsets -zero * scale where those are exact."""
+    if zero_points is None:
+        return np.full((n, groups), 1 << (bits - 1), np.uint8), None
+    z = arrays.to_numpy(zero_points, f"{where}: zero_points")
+    if z.dtype == np.uint8:
+        row = -(-groups * bits // 8)
+        if z.size != n * row:
+            raise ValueError(f"{where}: zero_points has {z.size} bytes, wanted {n * row}")
+        z = z.reshape(n, row)
+        return (np.stack([z & 15, z >> 4], axis=-1).reshape(n, -1)[:, :groups] if bits == 4 else z), None
+    if z.dtype.kind != "f" or z.size != n * groups:
+        raise ValueError(f"{where}: zero_points has dtype {z.dtype} and {z.size} entries, wanted uint8, or floats [{n}, {groups}]")
+    z = z.reshape(n, groups).astype(np.float64)
+    if np.array_equal(z, np.rint(z)) and (z.size == 0 or (z.min() >= 0 and z.max() <= min(1 << bits, 255))):
+        return z.astype(np.uint8), None
+    exact = -z * scale.astype(np.float64)
+    offset = exact.astype(scale.dtype)
+    if not np.array_equal(offset, exact):
+        raise ValueError(f"{where}: zero_points times scales is not exact in {scale.dtype}: pass float32 scales, or quantize anew")
+    return None, offset
