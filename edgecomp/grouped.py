@@ -85,49 +85,49 @@ class GroupedWeight(Weight):
     @property
     def codes(self) -> npt.NDArray[np.uint8]:
         """The stored codes, uint8 [N, K], in the order of the groups (unpacked at each call)."""
-        return packing.unpack_records(self.records, self.bits, self.group_size, *self.shape)
+        return packing.unpack_records(self.records, self.bits, self.group_size, self._outputs(None), self.shape[1])
 
     @property
     def scale(self) -> npt.NDArray[Any]:
         """float16 or float32 [N, groups]."""
-        return packing.unpack_columns(self.records, "scale", self.shape[0])
+        return packing.unpack_columns(self.records, "scale", self._outputs(None))
 
     @property
     def zero(self) -> npt.NDArray[np.uint8] | None:  # type: ignore[override]  # others have none
         """Zero points, uint8 [N, groups]; None if the codes are centred or there are offsets."""
-        return packing.unpack_columns(self.records, "zero", self.shape[0]) if "zero" in (self.records.dtype.names or ()) else None
+        return packing.unpack_columns(self.records, "zero", self._outputs(None)) if "zero" in (self.records.dtype.names or ()) else None
 
     @property
     def offset(self) -> npt.NDArray[Any] | None:
         """What is added to scale * code, [N, groups]; None if there is none."""
-        return packing.unpack_columns(self.records, "offset", self.shape[0]) if "offset" in (self.records.dtype.names or ()) else None
+        return packing.unpack_columns(self.records, "offset", self._outputs(None)) if "offset" in (self.records.dtype.names or ()) else None
 
     @property
     def density(self) -> float:
         n = self.shape[0] * self.shape[1]
         return float(np.count_nonzero(self.dequantize())) / n if n else 1.0
 
-    def in_order(self) -> Float32:
-        """The logical values in the order of the groups, float32 [N, K]: each the exact value rounded once."""
-        codes, scale, zero, offset = self.codes, self.scale, self.zero, self.offset
-        k = codes.shape[1]
-
-        def wide(a: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-            return np.repeat(a.astype(np.float64), self.group_size, axis=1)[:, :k]
-
-        if offset is not None:
-            return rounded_once(codes * wide(scale), wide(offset))
-        centre = wide(zero) if zero is not None else float(1 << (self.bits - 1))
-        with np.errstate(over="ignore"):
-            return np.asarray((codes - centre) * wide(scale), np.float32)  # 8 + 24 bits: the product is exact in float64
-
     def dequantize(self, rows: Any = None) -> Float32:
-        w = self.in_order()
+        """The logical values, float32 [N, K], or those of `rows` only: each the exact value rounded once."""
+        outputs = self._outputs(rows)
+        flat, k, names = outputs.reshape(-1), self.shape[1], self.records.dtype.names or ()
+        codes = packing.unpack_records(self.records, self.bits, self.group_size, flat, k)
+
+        def wide(name: str) -> npt.NDArray[np.float64]:
+            values = packing.unpack_columns(self.records, name, flat).astype(np.float64)
+            return np.repeat(values, self.group_size, axis=1)[:, :k]
+
+        if "offset" in names:
+            w = rounded_once(codes * wide("scale"), wide("offset"))
+        else:
+            centre = wide("zero") if "zero" in names else float(1 << (self.bits - 1))
+            with np.errstate(over="ignore"):
+                w = ((codes - centre) * wide("scale")).astype(np.float32)  # 9 + 24 bits: the product is exact in float64
         if self.permutation is not None:
             plain = np.empty_like(w)
             plain[:, self.permutation] = w
             w = plain
-        return w if rows is None else w[rows]
+        return w.reshape(*outputs.shape, k)
 
 
 def _rebuild(cls: type[GroupedWeight], shape: tuple[int, int], group_size: int, records: Any, permutation: Any) -> GroupedWeight:

@@ -70,10 +70,10 @@ def panels_n16k4(q: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
     return out
 
 
-def unpack_panels_n16k4(panels: npt.NDArray[np.int8], n: int, k: int) -> npt.NDArray[np.int8]:
-    """The inverse of panels_n16k4: [N, K]."""
-    p, g, _, _ = panels.shape
-    return np.ascontiguousarray(panels.transpose(0, 2, 1, 3).reshape(p * PANEL, g * 4)[:n, :k])
+def unpack_panels_n16k4(panels: npt.NDArray[np.int8], outputs: npt.NDArray[np.intp], k: int) -> npt.NDArray[np.int8]:
+    """The inverse of panels_n16k4 for some outputs: [len(outputs), K]."""
+    quads = panels[outputs // PANEL, :, outputs % PANEL]
+    return np.ascontiguousarray(quads.reshape(len(outputs), panels.shape[1] * 4)[:, :k])
 
 
 STRIP = 32
@@ -143,17 +143,17 @@ def records(
     return out
 
 
-def unpack_records(packed: npt.NDArray[np.void], bits: int, group_size: int, n: int, k: int) -> npt.NDArray[np.uint8]:
-    """The codes [N, K] of records."""
-    strips, groups = packed.shape
-    c = packed["codes"].transpose(0, 3, 1, 2, 4)  # strip, output, group, eight or quad, input
+def unpack_records(
+    packed: npt.NDArray[np.void], bits: int, group_size: int, outputs: npt.NDArray[np.intp], k: int
+) -> npt.NDArray[np.uint8]:
+    """The codes [len(outputs), K] of some outputs in records."""
+    groups = packed.shape[1]
+    c = packed["codes"][outputs // STRIP, :, :, outputs % STRIP]  # output, group, eight or quad, input
     if bits == 4:
         c = np.stack([c & 15, c >> 4], axis=-2)
-    c = c.reshape(strips * STRIP, groups, -(-group_size // 8) * 8)
-    return np.ascontiguousarray(c[:n, :, :group_size].reshape(n, groups * group_size)[:, :k])
+    return np.ascontiguousarray(c.reshape(len(outputs), groups * group_size)[:, :k])
 
 
-def unpack_columns(packed: npt.NDArray[np.void], name: str, n: int) -> npt.NDArray[Any]:
-    """A per-group field of records ("scale", "zero" or "offset") as [N, groups]."""
-    strips, groups = packed.shape
-    return np.ascontiguousarray(packed[name].transpose(0, 2, 1).reshape(strips * STRIP, groups)[:n])
+def unpack_columns(packed: npt.NDArray[np.void], name: str, outputs: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+    """A per-group field of records ("scale", "zero" or "offset") of some outputs as [len(outputs), groups]."""
+    return np.ascontiguousarray(packed[name][outputs // STRIP, :, outputs % STRIP])

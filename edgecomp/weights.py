@@ -61,6 +61,10 @@ class Weight:
         """The logical values, float32 [N, K]; or those of `rows` (a slice or an index array) only."""
         raise NotImplementedError
 
+    def _outputs(self, rows: Any) -> npt.NDArray[np.intp]:
+        """What `rows` of dequantize means: indices, of any shape, of rows that exist. Only these are unpacked."""
+        return np.arange(self.shape[0]) if rows is None else np.asarray(np.arange(self.shape[0])[rows])
+
     @property
     def nbytes(self) -> int:
         """Bytes held: panels, scales and sums."""
@@ -167,17 +171,16 @@ class Int8Weight(Weight):
     @property
     def q(self) -> npt.NDArray[np.int8]:
         """The integers, int8 [N, K] (unpacked at each call)."""
-        return packing.unpack_panels_n16k4(self.panels, *self.shape)
+        return packing.unpack_panels_n16k4(self.panels, self._outputs(None), self.shape[1])
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         return {"panels": self.panels, "scales": self.scales, "sums": self.sums}
 
     def dequantize(self, rows: Any = None) -> Float32:
-        q, scale = self.q, self.scale
-        if rows is not None:
-            q, scale = q[rows], scale[rows]
+        outputs = self._outputs(rows)
+        q = packing.unpack_panels_n16k4(self.panels, outputs.reshape(-1), self.shape[1])
         with np.errstate(over="ignore"):  # imported scales may be huge
-            return q * scale[..., None]
+            return (q * self.scale[outputs.reshape(-1), None]).reshape(*outputs.shape, self.shape[1])
 
 
 class QuantizedRows:

@@ -38,9 +38,9 @@ def test_records_round_trip(bits, group):
         packed = packing.records(c, scale, zero, None, bits, group)
         assert packed.dtype.itemsize % 64 == 0
         assert packed.ctypes.data % 64 == 0
-        np.testing.assert_array_equal(packing.unpack_records(packed, bits, group, n, k), c)
-        assert packing.unpack_columns(packed, "scale", n).tobytes() == scale.tobytes()
-        assert packing.unpack_columns(packed, "zero", n).tobytes() == zero.tobytes()
+        np.testing.assert_array_equal(packing.unpack_records(packed, bits, group, np.arange(n), k), c)
+        assert packing.unpack_columns(packed, "scale", np.arange(n)).tobytes() == scale.tobytes()
+        assert packing.unpack_columns(packed, "zero", np.arange(n)).tobytes() == zero.tobytes()
 
 
 def test_where_a_code_stands():
@@ -59,7 +59,10 @@ def test_properties():
     for twin in (pickle.loads(pickle.dumps(w)), copy.copy(w), copy.deepcopy(w)):
         assert_bits(twin.dequantize(), w.dequantize())
         assert twin.records.ctypes.data % 64 == 0
-    assert_bits(w.dequantize(slice(3, 5)), w.dequantize()[3:5])
+    for rows in (slice(3, 5), [39, 0, -1], np.array([[1, 2], [33, 4]]), 7, np.arange(40) > 30, []):
+        assert_bits(w.dequantize(rows), w.dequantize()[rows])
+    with pytest.raises(IndexError):
+        w.dequantize([40])
     with pytest.raises(AttributeError, match="frozen"):
         w.group_size = 3
     with pytest.raises(ValueError, match="read-only"):

@@ -20,7 +20,7 @@ def test_panels_n16k4():
         j, i = np.indices((n, k))
         assert_bits(panels[j // 16, i // 4, j % 16, i % 4], q, (n, k))
         assert np.count_nonzero(panels) == np.count_nonzero(q)
-        assert_bits(packing.unpack_panels_n16k4(panels, n, k), q)
+        assert_bits(packing.unpack_panels_n16k4(panels, np.arange(n), k), q)
 
 
 def test_panels_f32():

@@ -179,10 +179,12 @@ int main(int argc, char **argv)
             need = argv[i] + 7;
         else if (!strcmp(argv[i], "--small"))
             small = 1;
-        else if (!strncmp(argv[i], "--from=", 7))
+        else if (!strncmp(argv[i], "--from=", 7)) {
             while (first < ec_isa_count() && strcmp(argv[i] + 7, ec_isa_name(first)))
                 first++;
-        else
+            if (first == ec_isa_count())
+                return fprintf(stderr, "conformance: no line is called %s\n", argv[i] + 7), 2;
+        } else
             return fprintf(stderr, "usage: conformance [--quick] [--small] [--need=ISA] [--from=ISA] [--emulated]\n"), 2;
     now = mmap(NULL, sizeof *now, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     snprintf(now->op, sizeof now->op, "start");

@@ -10,7 +10,9 @@ trap 'rm -rf "$work"' EXIT
 cd "$work"
 
 mkdir -p root/dev iso
-kernel=$(apt-cache depends linux-image-cloud-amd64 | awk '$1 == "Depends:" { print $2; exit }')
+newest() { apt-cache depends linux-image-cloud-amd64 2>/dev/null | awk '$1 == "Depends:" { print $2; exit }'; }
+kernel=$(newest)
+[ -n "$kernel" ] || { apt-get update -qq && kernel=$(newest); }
 apt-get download -qq -o APT::Sandbox::User=root "$kernel"
 dpkg -x "$kernel"*.deb unpacked
 cp unpacked/boot/vmlinuz-* iso/linux
