@@ -49,7 +49,8 @@ static void oracle_quantize_group(int64_t k, const float *x, const int32_t *orde
     }
     const float s = absmax / 127.0f;
     *scale = finite ? 1 : from_bits(0x7FC00000);
-    memset(q, 0, (size_t)k);
+    for (int64_t p = 0; p < k; p++)
+        q[p] = 0;
     if (!finite || s < 0x1p-126f)
         return;
     *scale = s;
