@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecomp import pool, reference
+from edgecomp.grouped import GroupedInt8Weight, GroupedWeight, Int4Weight
 from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows
 
 Float32 = npt.NDArray[np.float32]
@@ -21,7 +22,9 @@ Float32 = npt.NDArray[np.float32]
 KERNELS = {
     "gemm_s8c": "gemm_s8c",
     "gemm_f32": "gemm_f32",
+    "gemm_sg": "gemm_s4g",
     "quantize_rows": "quantize_rows",
+    "quantize_groups": "quantize_groups",
     "activate": "activation",
     "requantize": "activation",
     "close": "_jobs",
@@ -90,13 +93,15 @@ def _threads_that_pay(limit: int, ns: float) -> int:
     return threads
 
 
+_TILES = {"gemm_s8c": "_tile_s8c", "gemm_s4g": "_tile_sg", "gemm_s8g": "_tile_sg", "gemm_f32": "_tile_f32"}
+_READ_NS = {"gemm_s8c": 0.05, "gemm_s8g": 0.05, "gemm_s4g": 0.025}
+"""Reading one weight; a float takes 0.2."""
+
+
 def threads_for(op: str, m: int, n: int, k: int, limit: int) -> int:
     """How many threads a call of this op and size uses."""
-    if op in _NUMPY:
-        return 1
-    int8 = op == "gemm_s8c"
-    isa = _module("_tile_s8c" if int8 else "_tile_f32").ISA
-    return _threads_that_pay(limit, n * k * max(m / isa.macs_per_ns, 0.05 if int8 else 0.2))  # products, or reading the weights
+    isa = _module(_TILES.get(op, "_tile_f32")).ISA
+    return _threads_that_pay(limit, n * k * max(m / isa.macs_per_ns, _READ_NS.get(op, 0.2)))  # products, or reading the weights
 
 
 # ---- ops -------------------------------------------------------------------------------------------------------------
@@ -104,8 +109,7 @@ def threads_for(op: str, m: int, n: int, k: int, limit: int) -> int:
 
 def variant(op: str) -> str:
     """How the op's tile is written; "numba" for plain loops, which LLVM fits to the CPU."""
-    names = {"gemm_s8c": "_tile_s8c", "gemm_f32": "_tile_f32"}
-    return str(_module(names[op]).ISA.name) if op in names else "numpy" if op in _NUMPY else "loops"
+    return str(_module(_TILES[op]).ISA.name) if op in _TILES else "loops"
 
 
 def warmup() -> None:
@@ -187,9 +191,56 @@ def gemm_s8c(
         requantize(wide, out_scale, out_zero, y, threads)
 
 
-# Weights with groups run in NumPy here.
-quantize_groups, gemm_s4g, gemm_s8g, gemm_sg_f32 = reference.quantize_groups, reference.gemm_s4g, reference.gemm_s8g, reference.gemm_sg_f32
-_NUMPY = ("gemm_s4g", "gemm_s8g", "quantize_groups")
+def quantize_groups(x: Float32, group_size: int, q: npt.NDArray[np.int8], scale: Float32, threads: int = 0) -> None:
+    _run(_threads_that_pay(threads, 0.2 * x.size), "quantize_groups", x, group_size, q, scale)
+
+
+_NO_ORDER = np.empty(0, np.int32)
+
+
+def _records(w: GroupedWeight) -> tuple[Any, ...]:
+    """What the kernels take as records, bits, group, record, header, half, zero."""
+    kind = w.records.dtype
+    names = kind.names or ()
+    zero = 1 if "zero" in names else 2 if "offset" in names else 0
+    header, half = kind.fields["codes"][1], int(kind["scale"].base == np.float16)  # type: ignore[index]  # it has fields
+    raw = w.records.view(np.uint8).reshape(len(w.records), w.records.shape[1] * kind.itemsize)
+    return raw, w.bits, w.group_size, kind.itemsize, header, half, zero
+
+
+def _gemm_grouped(
+    x: Float32 | QuantizedRows, w: GroupedWeight, bias: Float32 | None, activation: str | None, y: Float32, limit: int
+) -> None:
+    m, (n, k), group = len(y), w.shape, w.group_size
+    groups = -(-k // group)
+    if isinstance(x, QuantizedRows):
+        rows = _NO_MATRIX, _NO_ORDER, x.q.reshape(m, k), x.scale.reshape(m, groups)
+    else:
+        rows = x, _NO_ORDER if w.permutation is None else w.permutation, _NO_BYTES.view(np.int8), _NO_MATRIX  # type: ignore[assignment]
+    each, words = m * groups, m * groups * group // 4
+    scratch = _scratch_of(words + 2 * each)
+    q, sx, sums = scratch[:words].view(np.int8)[None], scratch[words : words + each], scratch[words + each : words + 2 * each]
+    threads = threads_for(w.op, m, n, k, limit)
+    _run(
+        threads, "gemm_sg", *rows, *_records(w), _padded_bias(bias, n), int(activation == "relu"), y,
+        q, sx.view(np.float32), sums.view(np.int32), threads,
+    )  # fmt: skip
+    _activate(activation, y, limit)
+
+
+def gemm_s4g(
+    x: Float32 | QuantizedRows, w: Int4Weight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0
+) -> None:
+    _gemm_grouped(x, w, bias, activation, y, threads)
+
+
+def gemm_s8g(
+    x: Float32 | QuantizedRows, w: GroupedInt8Weight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0
+) -> None:
+    _gemm_grouped(x, w, bias, activation, y, threads)
+
+
+gemm_sg_f32 = reference.gemm_sg_f32
 
 
 def gemm_s8c_i32(a: npt.NDArray[Any], w: Int8Weight, y: npt.NDArray[np.int32], threads: int = 0) -> None:

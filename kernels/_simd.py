@@ -98,3 +98,17 @@ def repeat(b: Any, count: Any, carried: Sequence[Any], body: Callable[[Any, list
         phi.add_incoming(first, before)
         phi.add_incoming(later, end)
     return out
+
+
+def from_half(b: Any, bits: Any) -> Any:
+    """The float32 of finite float16 bits in an int32, scalar or vector, exactly. Not fpext: without F16C that is a call."""
+    lanes = bits.type.count if isinstance(bits.type, ir.VectorType) else 0
+    floats = ir.VectorType(F32, lanes) if lanes else F32
+
+    def all_of(kind: Any, value: Any) -> Any:
+        return ir.Constant(kind, [value] * lanes if lanes else value)
+
+    size = b.shl(b.and_(bits, all_of(bits.type, 0x7FFF)), all_of(bits.type, 13))
+    size = b.bitcast(b.fmul(b.bitcast(size, floats), all_of(floats, 2.0**112)), bits.type)  # the exponents differ by 112
+    sign = b.shl(b.and_(bits, all_of(bits.type, 0x8000)), all_of(bits.type, 16))
+    return b.bitcast(b.or_(size, sign), floats)
