@@ -137,6 +137,7 @@ def _scratch_of(words: int) -> npt.NDArray[np.uint32]:
 
 _NO_MATRIX, _NO_BYTES = np.empty((0, 0), np.float32), np.empty((0, 0), np.uint8)
 _NO_PANELS, _NO_CODES = np.empty((0, 0, 16), np.float32), np.empty((0, 0, 16, 4), np.int8)
+_NO_SCALES, _NO_ORDER, _NO_RECORDS = np.empty(0, np.float32), np.empty(0, np.int32), (_NO_BYTES, *[0] * 6)
 
 
 def _padded_bias(bias: Float32 | None, n: int) -> Float32:
@@ -195,9 +196,6 @@ def quantize_groups(x: Float32, group_size: int, q: npt.NDArray[np.int8], scale:
     _run(_threads_that_pay(threads, 0.2 * x.size), "quantize_groups", x, group_size, q, scale)
 
 
-_NO_ORDER = np.empty(0, np.int32)
-
-
 def _records(w: GroupedWeight) -> tuple[Any, ...]:
     """What the kernels take as records, bits, group, record, header, half, zero."""
     kind = w.records.dtype
@@ -213,10 +211,11 @@ def _gemm_grouped(
 ) -> None:
     m, (n, k), group = len(y), w.shape, w.group_size
     groups = -(-k // group)
+    rows: tuple[Any, ...]
     if isinstance(x, QuantizedRows):
         rows = _NO_MATRIX, _NO_ORDER, x.q.reshape(m, k), x.scale.reshape(m, groups)
     else:
-        rows = x, _NO_ORDER if w.permutation is None else w.permutation, _NO_BYTES.view(np.int8), _NO_MATRIX  # type: ignore[assignment]
+        rows = x, _NO_ORDER if w.permutation is None else w.permutation, _NO_BYTES.view(np.int8), _NO_MATRIX
     each, words = m * groups, m * groups * group // 4
     scratch = _scratch_of(words + 2 * each)
     q, sx, sums = scratch[:words].view(np.int8)[None], scratch[words : words + each], scratch[words + each : words + 2 * each]
@@ -228,9 +227,7 @@ def _gemm_grouped(
     _activate(activation, y, limit)
 
 
-def gemm_s4g(
-    x: Float32 | QuantizedRows, w: Int4Weight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0
-) -> None:
+def gemm_s4g(x: Float32 | QuantizedRows, w: Int4Weight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
     _gemm_grouped(x, w, bias, activation, y, threads)
 
 
@@ -240,9 +237,6 @@ def gemm_s8g(
     _gemm_grouped(x, w, bias, activation, y, threads)
 
 
-gemm_sg_f32 = reference.gemm_sg_f32
-
-
 def gemm_s8c_i32(a: npt.NDArray[Any], w: Int8Weight, y: npt.NDArray[np.int32], threads: int = 0) -> None:
     flip = 0x80 if a.dtype == np.int8 else 0
     rows = _NO_MATRIX, a.view(np.uint8), np.ones(len(a), np.float32), np.full(len(a), flip, np.uint8), flip
@@ -250,7 +244,7 @@ def gemm_s8c_i32(a: npt.NDArray[Any], w: Int8Weight, y: npt.NDArray[np.int32], t
 
 
 def _gemm_f32(x: Float32, weights: Any, shape: Any, bias: Float32 | None, activation: str | None, y: Float32, limit: int) -> None:
-    """weights: what the kernel takes as w, rows, codes, scale."""
+    """weights: what the kernel takes as w, rows, codes, scale and _records."""
     n, k = shape
     threads = threads_for("gemm_f32", len(y), n, k, limit)
     panel = _scratch_of(len(y) * k).view(np.float32)
@@ -259,13 +253,18 @@ def _gemm_f32(x: Float32, weights: Any, shape: Any, bias: Float32 | None, activa
 
 
 def gemm_s8c_f32(x: Float32, w: Int8Weight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
-    _gemm_f32(x, (_NO_PANELS, _NO_MATRIX, w.panels, w.scales), w.shape, bias, activation, y, threads)
+    _gemm_f32(x, (_NO_PANELS, _NO_MATRIX, w.panels, w.scales, *_NO_RECORDS), w.shape, bias, activation, y, threads)
+
+
+def gemm_sg_f32(x: Float32, w: GroupedWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
+    if w.permutation is not None:
+        x = np.take(x, w.permutation, axis=1)
+    _gemm_f32(x, (_NO_PANELS, _NO_MATRIX, _NO_CODES, _NO_SCALES, *_records(w)), w.shape, bias, activation, y, threads)
 
 
 def gemm_f32(x: Float32, w: Float32 | DenseWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
-    none = np.empty(0, np.float32)
-    weights = (w.panels, _NO_MATRIX, _NO_CODES, none) if isinstance(w, DenseWeight) else (_NO_PANELS, w, _NO_CODES, none)
-    _gemm_f32(x, weights, w.shape, bias, activation, y, threads)
+    weights = (w.panels, _NO_MATRIX) if isinstance(w, DenseWeight) else (_NO_PANELS, w)
+    _gemm_f32(x, (*weights, _NO_CODES, _NO_SCALES, *_NO_RECORDS), w.shape, bias, activation, y, threads)
 
 
 def requantize(y: Float32, scale: float, zero: int, q: npt.NDArray[np.int8], threads: int = 0) -> None:

@@ -40,7 +40,8 @@ def _nibbles(b: Any, v: Any) -> tuple[Any, Any]:
 def _widened(b: Any, codes: list[Any], x: list[Any]) -> Any:
     """vpmaddubsw: a pair of nibbles times q is at most 2 * 15 * 127, so eight fit int16 and are widened together."""
     multiply, widen = _MADDUBS[ISA.name]
-    sums = [_simd.call(b, f"llvm.x86.{multiply}", _PAIRS, b.bitcast(c, _CODES), b.bitcast(v, _CODES)) for c, v in zip(codes, x, strict=True)]
+    codes, x = ([b.bitcast(v, _CODES) for v in vectors] for vectors in (codes, x))
+    sums = [_simd.call(b, f"llvm.x86.{multiply}", _PAIRS, c, v) for c, v in zip(codes, x, strict=True)]
     while len(sums) > 1:
         sums = [b.add(*sums[i : i + 2]) for i in range(0, len(sums), 2)]
     return _simd.call(b, f"llvm.x86.{widen}", _INTS, sums[0], _all(_PAIRS, 1))
@@ -86,9 +87,7 @@ def _floats_of(b: Any, at: Any, half: Any) -> Any:
 def _emit(b: Any, bits: int, *args: Any) -> None:
     rows, groups, quads, x, sx, sums, w, record, header, half, zero, y, acc = args
     x, sx, sums, w, y, acc = (b.inttoptr(p, BYTES) for p in (x, sx, sums, w, y, acc))
-    half, is_point, is_offset = (
-        b.icmp_signed("==", *pair) for pair in ((half, const(1)), (zero, const(POINT)), (zero, const(OFFSET)))
-    )
+    half, is_point, is_offset = (b.icmp_signed("==", *pair) for pair in ((half, const(1)), (zero, const(POINT)), (zero, const(OFFSET))))
     most = 8 if bits == 4 else 4  # quads of a block
     before = b.sdiv(b.sub(quads, const(1)), const(most))  # blocks before the last
     row_bytes = b.mul(quads, const(4))

@@ -1,4 +1,4 @@
-"""float32 GEMM, and the expansion of int8 weights to float32 for it.
+"""float32 GEMM, and the expansion of int8 and of grouped weights to float32 for it.
 
 Groups of weight panels are the outer loop and blocks of K the next, so that a group's block stays in the L2 cache while all rows
 pass by; y carries the sums from block to block. Weights that are not float32 panels are made into such block by block.
@@ -7,12 +7,16 @@ pass by; y carries the sums from block to block. Weights that are not float32 pa
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import types
+from numba.extending import intrinsic
 
+from edgecomp.kernels import _simd
 from edgecomp.kernels._jit import address, flat, helper, kernel, part, rows_of, run
 from edgecomp.kernels._jobs import JOB, done, enter, leave, take, wait
 from edgecomp.kernels._tile import COLUMNS
 from edgecomp.kernels._tile_f32 import ISA, tile
+from edgecomp.kernels._tile_sg import MIDDLE, OFFSET, POINT, STRIP
 
 ROWS, PANELS = ISA.rows, ISA.panels
 _BLOCK_K = 1024
@@ -42,24 +46,75 @@ def _expand(codes: Any, scale: Any, panel: int, first: int, count: int, out: Any
             out[p * 16 + c] = np.float32(codes[panel, (first + p) // 4, c, (first + p) % 4]) * scale[panel * 16 + c]
 
 
+@intrinsic  # type: ignore[misc]
+def _multiply_add(typing: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c rounded once."""
+    return types.float32(*[types.float32] * 3), lambda context, b, signature, args: _simd.call(b, "llvm.fma.f32", _simd.F32, *args)
+
+
+@intrinsic  # type: ignore[misc]
+def _from_half(typing: Any, bits: Any) -> Any:
+    return types.float32(types.uint16), lambda context, b, signature, args: _simd.from_half(b, b.zext(args[0], ir.IntType(32)))
+
+
+@helper
+def _expand_groups(
+    records: Any, bits: int, group: int, record: int, header: int, half: int, zero: int, panel: int, first: int, count: int, out: Any
+) -> None:
+    """The same of 16 outputs of grouped weights, which are scale * (code - zero) or scale * code + offset, rounded once."""
+    strip, col, per_word = panel * 16 // STRIP, panel * 16 % STRIP, 32 // bits  # codes of an output that are neighbours
+    scale, centre, offset = np.empty(16, np.float32), np.empty(16, np.float32), np.full(16, np.float32(-0.0))
+    mask, k = np.uint32((1 << bits) - 1), first
+    while k < first + count:
+        g = k // group
+        at = g * record
+        if half:
+            halves = run(records, strip, at, 2 * STRIP, np.uint16)
+            for c in range(16):
+                scale[c] = _from_half(halves[col + c])
+                if zero == OFFSET:
+                    offset[c] = _from_half(halves[STRIP + col + c])
+        else:
+            floats = run(records, strip, at, 2 * STRIP, np.float32)
+            for c in range(16):
+                scale[c] = floats[col + c]
+                if zero == OFFSET:
+                    offset[c] = floats[STRIP + col + c]
+        points = run(records, strip, at + STRIP * (2 if half else 4) + col, 16, np.uint8)
+        for c in range(16):
+            centre[c] = np.float32(1 << (bits - 1)) if zero == MIDDLE else np.float32(points[c]) if zero == POINT else np.float32(0)
+        end = min((g + 1) * group, first + count)
+        while k < end:
+            i = k - g * group
+            words = run(records, strip, at + header + (i // per_word * STRIP + col) * 4, 16, np.uint32)
+            shift = np.uint32(8 * (i % 4) + (4 * (i // 4 % 2) if bits == 4 else 0))
+            for c in range(16):
+                code = np.float32(np.int32((words[c] >> shift) & mask))
+                out[(k - first) * 16 + c] = _multiply_add(code - centre[c], scale[c], offset[c])
+            k += 1
+
+
 @helper
 def _block_at(k: int, blocks: int, b: int) -> int:
-    """Where block b of K begins: at a whole quad, as int8 panels need."""
+    """Where block b of K begins: at a whole quad, as codes need."""
     return min(4 * part(-(-k // 4), blocks, b), k)
 
 
 @kernel(
     *(rows_of(types.float32), flat(types.float32, dimensions=3), rows_of(types.float32), flat(types.int8, dimensions=4)),
-    *(flat(types.float32), flat(types.float32), types.int64),
+    *(flat(types.float32), flat(types.uint8, dimensions=2), *[types.int64] * 6, flat(types.float32), types.int64),
     *(rows_of(types.float32, True), flat(types.float32, True), types.int64, JOB),
 )
 def gemm_f32(
-    x: Any, w: Any, rows: Any, codes: Any, scale: Any, bias: Any, relu: int, y: Any, panel: Any, threads: int, job: Any
-) -> None:
+    x: Any, w: Any, rows: Any, codes: Any, scale: Any,
+    records: Any, bits: int, per_group: int, record: int, header: int, half: int, zero: int,
+    bias: Any, relu: int, y: Any, panel: Any, threads: int, job: Any,
+) -> None:  # fmt: skip
     """y [M, N] = x w^T + bias (-0.0 for none), clamped at 0 if relu.
 
-    The weights are one of three, the others being empty: w, panels [N/16][K][16]; rows [N, K]; or codes, int8 panels n16k4, with
-    their scale. bias and scale of whole panels; panel (M * K) is scratch that the threads share.
+    The weights are one of four, the others being empty: w, panels [N/16][K][16]; rows [N, K]; codes, int8 panels n16k4, with
+    their scale; or records with what gemm_sg wants to know of them, per_group being the inputs of a group. bias and scale of whole
+    panels; panel (M * K) is scratch that the threads share.
     """
     mode = enter(job)
     if mode < 0:
@@ -100,6 +155,10 @@ def gemm_f32(
                     if len(rows):
                         col = col0 + 16 * v
                         _transpose(rows, col, min(n - col, 16), k0, length, made[16 * v * length :], 16)
+                    elif len(records):
+                        _expand_groups(
+                            records, bits, per_group, record, header, half, zero, panel0 + v, k0, length, made[16 * v * length :]
+                        )  # fmt: skip
                     else:
                         _expand(codes, scale, panel0 + v, k0, length, made[16 * v * length :])
             # What this thread most likely takes next comes into L2 while it works on this: the next block of K, or the first of
