@@ -47,14 +47,24 @@ def _expand(codes: Any, scale: Any, panel: int, first: int, count: int, out: Any
 
 
 @intrinsic  # type: ignore[misc]
-def _multiply_add(typing: Any, a: Any, b: Any, c: Any) -> Any:
-    """a * b + c rounded once."""
-    return types.float32(*[types.float32] * 3), lambda context, b, signature, args: _simd.call(b, "llvm.fma.f32", _simd.F32, *args)
+def _expand_sixteen(typing: Any, words: Any, shift: Any, mask: Any, centre: Any, scale: Any, offset: Any, out: Any) -> Any:
+    """out = (code - centre) * scale + offset rounded once, code being some bits of a word; 16 of each at these addresses."""
+
+    def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        ints, floats = ir.VectorType(_simd.I32, 16), ir.VectorType(_simd.F32, 16)
+        words, centre, scale, offset, out = (b.inttoptr(args[i], _simd.BYTES) for i in (0, 3, 4, 5, 6))
+        shift, mask = (_simd.splat(b, b.trunc(value, _simd.I32), 16) for value in args[1:3])
+        code = b.sitofp(b.and_(b.lshr(_simd.load(b, ints, words), shift), mask), floats)
+        centre, scale, offset = (_simd.load(b, floats, p) for p in (centre, scale, offset))
+        _simd.store(b, _simd.call(b, "llvm.fma.v16f32", floats, b.fsub(code, centre), scale, offset), out)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 7), emit
 
 
 @intrinsic  # type: ignore[misc]
 def _from_half(typing: Any, bits: Any) -> Any:
-    return types.float32(types.uint16), lambda context, b, signature, args: _simd.from_half(b, b.zext(args[0], ir.IntType(32)))
+    return types.float32(types.uint16), lambda context, b, signature, args: _simd.from_half(b, b.zext(args[0], _simd.I32))
 
 
 @helper
@@ -64,7 +74,7 @@ def _expand_groups(
     """The same of 16 outputs of grouped weights, which are scale * (code - zero) or scale * code + offset, rounded once."""
     strip, col, per_word = panel * 16 // STRIP, panel * 16 % STRIP, 32 // bits  # codes of an output that are neighbours
     scale, centre, offset = np.empty(16, np.float32), np.empty(16, np.float32), np.full(16, np.float32(-0.0))
-    mask, k = np.uint32((1 << bits) - 1), first
+    k = first
     while k < first + count:
         g = k // group
         at = g * record
@@ -86,11 +96,11 @@ def _expand_groups(
         end = min((g + 1) * group, first + count)
         while k < end:
             i = k - g * group
-            words = run(records, strip, at + header + (i // per_word * STRIP + col) * 4, 16, np.uint32)
-            shift = np.uint32(8 * (i % 4) + (4 * (i // 4 % 2) if bits == 4 else 0))
-            for c in range(16):
-                code = np.float32(np.int32((words[c] >> shift) & mask))
-                out[(k - first) * 16 + c] = _multiply_add(code - centre[c], scale[c], offset[c])
+            words = address(records, at + header + (i // per_word * STRIP + col) * 4) + strip * records.strides[0]
+            shift = 8 * (i % 4) + (4 * (i // 4 % 2) if bits == 4 else 0)
+            _expand_sixteen(
+                words, shift, (1 << bits) - 1, address(centre, 0), address(scale, 0), address(offset, 0), address(out, (k - first) * 16)
+            )
             k += 1
 
 
