@@ -13,7 +13,7 @@ from edgecomp.kernels._jobs import JOB, done, enter, leave, take, wait
 from edgecomp.kernels._tile_sg import STRIP, tile
 from edgecomp.kernels.quantize_groups import quantize_group
 
-ROWS = 16  # of a tile: its y is 2 KB
+ROWS = 32  # of a tile: its y is 4 KB
 _BLOCK_ROWS = 256  # that pass by one strip before the next one's turn
 _CHUNKS_PER_THREAD = 8  # so that a thread that is late costs an eighth of its share at most
 

@@ -24,6 +24,8 @@ CALLS = """
             bits.update(ec.linear(x, ec.quantize(w), b, activation="relu").tobytes())
             bits.update(ec.linear(x, ec.quantize(w), b, out_dtype="int8", out_scale=0.5).tobytes())
             bits.update(ec.matmul_int8((4 * x).astype(np.int8), ec.quantize(w)).tobytes())
+            for width in (4, 8):
+                bits.update(ec.linear(x, ec.quantize(w, bits=width, group_size=32), b).tobytes())
             assert np.allclose(ec.linear(x, ec.pack(w), b), x @ w.T + b, rtol=1e-3, atol=1e-3)
         return bits.hexdigest()
 
