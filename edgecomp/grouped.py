@@ -186,7 +186,7 @@ def integers(q: Any, bits: int, zero: bool, where: str) -> npt.NDArray[np.uint8]
     if a.size and (a.min() < low or a.max() > high):
         row, col = np.argwhere((a < low) | (a > high))[0]
         raise ValueError(f"{where}: q[{row}, {col}] is {a[row, col]}, wanted {low}..{high}")
-    return a.astype(np.uint8) if zero else (a.astype(np.int16) - low).astype(np.uint8)
+    return a.astype(np.uint8) + np.uint8(-low)  # modulo 256
 
 
 class Int4Weight(GroupedWeight):

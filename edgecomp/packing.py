@@ -129,17 +129,17 @@ def records(
             whole[:n] = values
             out[name] = whole.reshape(strips, STRIP, groups).transpose(0, 2, 1)
     padded_group = -(-group_size // 8) * 8
-    whole = np.zeros((strips * STRIP, groups, padded_group), np.uint8)
     full = k // group_size
-    whole[:n, :full, :group_size] = codes[:, : full * group_size].reshape(n, full, group_size)
-    if full < groups:
-        whole[:n, full, : k - full * group_size] = codes[:, full * group_size :]
+    if n % STRIP or k % group_size or group_size % 8:
+        whole = np.zeros((strips * STRIP, groups, padded_group), np.uint8)
+        whole[:n, :full, :group_size] = codes[:, : full * group_size].reshape(n, full, group_size)
+        if full < groups:
+            whole[:n, full, : k - full * group_size] = codes[:, full * group_size :]
+        codes = whole
+    quads = np.ascontiguousarray(codes).view(np.uint32).reshape(strips, STRIP, groups, padded_group // 4)  # 4 bytes move as one
     if bits == 4:
-        pairs = whole.reshape(strips, STRIP, groups, padded_group // 8, 2, 4)
-        packed = pairs[..., 0, :] | pairs[..., 1, :] << 4
-    else:
-        packed = whole.reshape(strips, STRIP, groups, padded_group // 4, 4)
-    out["codes"] = packed.transpose(0, 2, 3, 1, 4)
+        quads = quads[..., 0::2] | quads[..., 1::2] << np.uint32(4)  # no code has a bit that would reach the next byte
+    out["codes"].view(np.uint32)[..., 0] = quads.transpose(0, 2, 3, 1)
     return out
 
 
