@@ -42,6 +42,11 @@ CHAT = (
 # ---- the file
 
 
+KINDS = "BbHhIif?  Qqd"  # GGUF's types of numbers
+FORMS = {kind: struct.Struct(f"<{kind}") for kind in KINDS.replace(" ", "")}
+SIZES = {0: 4, 3: 20 / 32, 8: 34 / 32}  # bytes a value: F32, Q4_1, Q8_0
+
+
 def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a GGUF file says of the model, and its tensors, packed. Read here, as the gguf package takes 4 s for the 98,000 strings."""
     with path.open("rb") as file:
@@ -50,8 +55,8 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
     def number(form: str) -> Any:
         nonlocal at
-        at += struct.calcsize(form)
-        return struct.unpack_from(f"<{form}", data, at - struct.calcsize(form))[0]
+        at += FORMS[form].size
+        return FORMS[form].unpack_from(data, at - FORMS[form].size)[0]
 
     def string() -> str:
         nonlocal at
@@ -63,7 +68,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         if kind == 9:  # an array
             kind, length = number("I"), number("Q")
             return [value(kind) for _ in range(length)]
-        return string() if kind == 8 else number("BbHhIif?  Qqd"[kind])
+        return string() if kind == 8 else number(KINDS[kind])
 
     if data[:4] != b"GGUF" or number("I") not in (2, 3):
         raise ValueError("no GGUF file of version 2 or 3")
@@ -71,19 +76,18 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     meta = {string(): value(number("I")) for _ in range(fields)}
     listed = [(string(), [number("Q") for _ in range(number("I"))][::-1], number("I"), number("Q")) for _ in range(tensors)]
     start, whole = -(-at // 32) * 32, np.frombuffer(data, np.uint8)
-    sizes = {0: 4, 3: 20 / 32, 8: 34 / 32}  # bytes a value: F32, Q4_1, Q8_0
     raw = {}
     for name, shape, kind, offset in listed:
-        if kind not in sizes:
+        if kind not in SIZES:
             raise ValueError(f"{name} has GGML type {kind}, wanted F32, Q4_1 or Q8_0")
-        raw[name] = whole[start + offset :][: int(np.prod(shape) * sizes[kind])], shape, kind
+        raw[name] = whole[start + offset :][: int(np.prod(shape) * SIZES[kind])], shape, kind
     return meta, raw
 
 
 def weight(raw: dict[str, Any], *names: str) -> Any:
     """Tensors, one below the other, as one weight without loss: float32, or what the kernels read."""
     parts = [raw[f"{name}.weight"] for name in names]
-    data, kind = np.concatenate([data for data, _, _ in parts]), parts[0][2]
+    data, kind = np.concatenate([data for data, _, _ in parts]) if len(parts) > 1 else parts[0][0], parts[0][2]
     if kind == 0:
         return data.view(np.float32)
     shape = sum(shape[0] for _, shape, _ in parts), parts[0][1][1]

@@ -120,9 +120,7 @@ def test_the_cache_changes_nothing(steps: list[int], compute: str, off: float, s
 
 
 @STEPS
-def test_the_same_bits_but_for_blas(
-    steps: list[int], smollm: ModuleType, arrays: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_bits_but_for_blas(steps: list[int], smollm: ModuleType, arrays: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     # BLAS sums in an order that depends on the number of rows. The attention's products in float64 hide it; nothing else differs.
     matmul = np.matmul
     monkeypatch.setattr(np, "matmul", lambda a, b: matmul(a, b, dtype=np.float64).astype(np.float32))
