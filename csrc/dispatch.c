@@ -85,6 +85,7 @@ ec_gemm_sg_tile_fn ec_gemm_s4g_tile_scalar, ec_gemm_s4g_tile_avx2, ec_gemm_s4g_t
     ec_gemm_s8g_tile_avx2, ec_gemm_s8g_tile_avx512vnni, ec_gemm_s8g_tile_neondot;
 ec_quantize_groups_fn ec_quantize_groups_scalar, ec_quantize_groups_avx2, ec_quantize_groups_neon;
 ec_expand_sg_fn ec_expand_sg_scalar, ec_expand_sg_avx2;
+ec_gemv_sg_fn ec_gemv_sg_scalar, ec_gemv_sg_avx2, ec_gemv_sg_avx512, ec_gemv_sg_neon;
 ec_transpose_f32_fn ec_transpose_f32_scalar, ec_transpose_f32_avx2, ec_transpose_f32_neon;
 ec_expand_s8_fn ec_expand_s8_scalar, ec_expand_s8_avx2, ec_expand_s8_neon;
 ec_activation_fn ec_activation_scalar, ec_activation_avx2, ec_activation_avx512, ec_activation_neon;
@@ -149,6 +150,16 @@ static const struct { int isa; ec_expand_sg_fn *fn; } EXPAND_SG[] = {
     {SCALAR, ec_expand_sg_scalar},
 };
 
+static const struct { int isa; ec_gemv_sg_fn *fn; } GEMV_SG[] = {
+#ifdef EC_X86
+    {AVX512, ec_gemv_sg_avx512},
+    {AVX2, ec_gemv_sg_avx2},
+#elif defined(EC_ARM64)
+    {NEON, ec_gemv_sg_neon},
+#endif
+    {SCALAR, ec_gemv_sg_scalar},
+};
+
 static const struct { int isa; ec_quantize_rows_fn *fn; } QUANTIZE_ROWS[] = {
 #ifdef EC_X86
     {AVX512, ec_quantize_rows_avx512},
@@ -211,6 +222,7 @@ const ec_gemm_sg_impl *ec_use_gemm_s4g(void) { CHOOSE(GEMM_S4G, i) return &GEMM_
 const ec_gemm_sg_impl *ec_use_gemm_s8g(void) { CHOOSE(GEMM_S8G, i) return &GEMM_S8G[i].impl; }
 ec_quantize_groups_fn *ec_use_quantize_groups(void) { CHOOSE(QUANTIZE_GROUPS, i) return QUANTIZE_GROUPS[i].fn; }
 ec_expand_sg_fn *ec_use_expand_sg(void) { CHOOSE(EXPAND_SG, i) return EXPAND_SG[i].fn; }
+ec_gemv_sg_fn *ec_use_gemv_sg(void) { CHOOSE(GEMV_SG, i) return GEMV_SG[i].fn; }
 ec_quantize_rows_fn *ec_use_quantize_rows(void) { CHOOSE(QUANTIZE_ROWS, i) return QUANTIZE_ROWS[i].fn; }
 ec_transpose_f32_fn *ec_use_transpose_f32(void) { CHOOSE(TRANSPOSE_F32, i) return TRANSPOSE_F32[i].fn; }
 ec_expand_s8_fn *ec_use_expand_s8(void) { CHOOSE(EXPAND_S8, i) return EXPAND_S8[i].fn; }

@@ -156,6 +156,17 @@ typedef struct {
 } ec_gemm_sg_tile;
 typedef void ec_gemm_sg_tile_fn(int mr, const ec_gemm_sg_tile *t);
 
+/* sums[mr][32] = 1 to 3 rows of floats times a strip of records, nothing but float32 rounding added to the weights' own. */
+typedef struct {
+    int64_t groups;
+    const float *x;      /* [groups * group][mr], zeros beyond k */
+    const uint8_t *w;    /* records of the strip */
+    const ec_grouped *form;
+    int bits;
+    float *sums;
+} ec_gemv_sg;
+typedef void ec_gemv_sg_fn(int mr, const ec_gemv_sg *t);
+
 /* 16 outputs from col0 (a multiple of 16) and inputs k0 (a multiple of 4) .. k0 + k of the weights as float32 out[k][16]. */
 typedef void ec_expand_sg_fn(const ec_grouped *w, int bits, int64_t groups, int64_t col0, int64_t k0, int64_t k, float *out);
 
@@ -195,6 +206,18 @@ static inline float ec_record_float(const uint8_t *record, int scale_bytes, int 
 
 /* Where a record has its zero points, if it has. */
 static inline const uint8_t *ec_record_zeros(const uint8_t *record, int scale_bytes) { return record + EC_STRIP * scale_bytes; }
+
+/* Weight p of output i of a record: the exact value rounded once, as dequantize() has it. */
+static inline float ec_record_weight(const uint8_t *record, const ec_grouped *w, int bits, int i, int64_t p)
+{
+    const uint8_t *codes = record + ec_header_bytes(w);
+    const int64_t quad = p / 4;
+    const int code = bits == 8 ? codes[(quad * EC_STRIP + i) * 4 + p % 4] : codes[(quad / 2 * EC_STRIP + i) * 4 + p % 4] >> 4 * (quad & 1) & 15;
+    const float scale = ec_record_float(record, w->scale_bytes, 0, i);
+    if (w->zero == EC_ZERO_OFFSET)
+        return fmaf((float)code, scale, ec_record_float(record, w->scale_bytes, 1, i));
+    return (float)(code - (w->zero == EC_ZERO_POINT ? ec_record_zeros(record, w->scale_bytes)[i] : 1 << (bits - 1))) * scale;
+}
 
 /* ---- gemm_f32 -------------------------------------------------------------------------------------------------- */
 
@@ -272,6 +295,7 @@ const ec_gemm_sg_impl *ec_use_gemm_s4g(void);
 const ec_gemm_sg_impl *ec_use_gemm_s8g(void);
 ec_quantize_groups_fn *ec_use_quantize_groups(void);
 ec_expand_sg_fn *ec_use_expand_sg(void);
+ec_gemv_sg_fn *ec_use_gemv_sg(void);
 const ec_gemm_f32_impl *ec_use_gemm_f32(void);
 ec_quantize_rows_fn *ec_use_quantize_rows(void);
 ec_transpose_f32_fn *ec_use_transpose_f32(void);

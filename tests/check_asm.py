@@ -18,7 +18,8 @@ CSRC = Path(__file__).resolve().parent.parent / "csrc"
 NOTHING, READS, ALL = range(3)  # what a loop may do on the stack
 # What a loop of the op must contain to count; how many of it in the largest loop (the sums of the largest tile: fewer mean
 # that the tile was not unrolled); and what is no spilled sum: constants and a row's scale, of which there are more than
-# registers, in the AVX2 quantiser the bytes on their way to the panel, and in the grouped AVX2 tiles the sums, by design.
+# registers, in the AVX2 quantiser the bytes on their way to the panel, in the grouped AVX2 tiles the sums, by design, and a few of
+# them where AVX2 multiplies grouped weights with three rows of floats.
 WORK = {
     ("gemm_s8c", "avx2"): ("vpmaddubsw", 12, NOTHING),
     ("gemm_s8c", "avxvnni"): ("vpdpbusd", 12, NOTHING),
@@ -32,6 +33,8 @@ WORK = {
     ("gemm_f32", "avx512"): ("vfmadd", 24, NOTHING),
     ("expand_s8", "avx2"): ("vcvtdq2ps", 2, NOTHING),
     ("expand_sg", "avx2"): ("vcvtdq2ps", 1, READS),
+    ("gemv_sg", "avx2"): ("vfmadd", 32, ALL),
+    ("gemv_sg", "avx512"): ("vfmadd", 48, READS),
     ("transpose_f32", "avx2"): ("vunpck", 8, NOTHING),
     ("quantize_rows", "avx2"): ("vcvtps2dq", 1, ALL),
     ("quantize_rows", "avx512"): ("vcvtps2dq", 8, READS),

@@ -5,7 +5,7 @@
  * into panels block by block in scratch. */
 #include "../kernels.h"
 
-enum { BLOCK_K = 1024, BLOCK_ROWS = 1024, CHUNKS_PER_THREAD = 8 };
+enum { FEW = 3 /* rows that stream through all of k */, BLOCK_K = 1024, BLOCK_ROWS = 1024, CHUNKS_PER_THREAD = 8 };
 
 typedef struct {
     int64_t m, n, k;
@@ -26,6 +26,7 @@ typedef struct {
     ec_transpose_f32_fn *transpose;
     ec_expand_s8_fn *expand;
     ec_expand_sg_fn *expand_sg;
+    ec_gemv_sg_fn *gemv_sg;
     ec_activation_fn *activation;
     int64_t panels, groups, tiles, blocks, row_blocks;
     int threads;
@@ -103,7 +104,7 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
          * the first of another group. */
         const float *ahead = w + k * EC_PANEL;
         int64_t ahead_lines = 0;
-        if (packed && j->m > 3) {
+        if (packed && j->m > FEW) {
             const int last = b + 1 == j->blocks;
             const int64_t p = last && next > group && next < j->groups ? ec_part(j->panels, j->groups, next) : j->panels;
             if (last)
@@ -137,6 +138,34 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
     }
 }
 
+/* Few rows of x times a strip of records: the weights are never stored as floats. */
+static void gemv_chunk(void *ctx, int64_t strip, int thread)
+{
+    (void)thread;
+    const job *j = ctx;
+    const int64_t groups = ec_div_up(j->k, j->grouped->group), col0 = strip * EC_STRIP, cols = EC_MIN(j->n - col0, EC_STRIP);
+    const uint8_t *w = (const uint8_t *)j->grouped->records + strip * groups * (int64_t)ec_record_bytes(j->grouped, j->bits);
+    float sums[FEW][EC_STRIP];
+    j->gemv_sg((int)j->m, &(ec_gemv_sg){.groups = groups, .x = j->panel, .w = w, .form = j->grouped, .bits = j->bits, .sums = sums[0]});
+    for (int64_t i = 0; i < j->m; i++)
+        for (int64_t c = 0; c < cols; c++) {
+            const float v = sums[i][c] + (j->bias ? j->bias[col0 + c] : -0.0f);
+            j->y[i * j->ldy + col0 + c] = j->act == EC_ACT_RELU && v <= 0 ? 0.0f : v;
+        }
+    if (j->act > EC_ACT_RELU)
+        j->activation(j->act, j->m, cols, j->y + col0, j->ldy);
+}
+
+static void run_gemv(job *j)
+{
+    j->gemv_sg = ec_use_gemv_sg();
+    /* Whole groups, so that the kernel has no rest. There is room: what is other weights' scratch. */
+    const int64_t whole = ec_div_up(j->k, j->grouped->group) * j->grouped->group;
+    assert(FEW * (whole - j->k) <= SCRATCH);
+    memset(j->panel + j->m * j->k, 0, sizeof(float) * (size_t)(j->m * (whole - j->k)));
+    ec_parallel(j->threads, ec_div_up(j->n, EC_STRIP), gemv_chunk, j);
+}
+
 /* Bound by the products, or by reading the weights: 1/20 ns a byte. */
 int ec_gemm_f32_threads(int64_t m, int64_t n, int64_t k, int threads)
 {
@@ -163,10 +192,14 @@ static int run(job *j, int threads, void *workspace, size_t size)
     j->panel = (float *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
     j->scratch = j->panel + panel_at(j->m, j->m, j->k);
     /* A few rows of packed weights are one stream through all of k. */
-    j->blocks = j->k == 0 || (j->m <= 3 && packed) ? 1 : ec_div_up(j->k, BLOCK_K);
+    j->blocks = j->k == 0 || (j->m <= FEW && packed) ? 1 : ec_div_up(j->k, BLOCK_K);
 
     ec_parallel(ec_threads_that_pay(threads, 0.06 * (double)j->m * (double)j->k), j->tiles, pack_tile, j);
     j->threads = ec_gemm_f32_threads(j->m, j->n, j->k, threads);
+    if (j->grouped && j->m <= FEW) {
+        run_gemv(j);
+        return EC_OK;
+    }
     const int64_t wanted = j->threads == 1 ? 1 : ec_div_up((int64_t)CHUNKS_PER_THREAD * j->threads, j->groups);
     j->row_blocks = EC_MIN(j->tiles, wanted > ec_div_up(j->m, BLOCK_ROWS) ? wanted : ec_div_up(j->m, BLOCK_ROWS));
     ec_parallel(j->threads, j->groups * j->row_blocks, gemm_chunk, j);

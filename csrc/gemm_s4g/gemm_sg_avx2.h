@@ -47,6 +47,33 @@ EC_INLINE __m256i chain8(const __m256i *w, const int8_t *x, int step)
     return _mm256_add_epi32(l, _mm256_slli_epi32(h, 4));
 }
 
+/* Row i is done: bias, relu, y. */
+EC_INLINE void finish(const ec_gemm_sg_tile *t, int i, const __m256 *sums)
+{
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), nan = _mm256_set1_epi32(0x7FC00000);
+    for (int h = 0; 8 * h < t->cols; h++) {
+        const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(t->cols - 8 * h), lane);
+        __m256 v = _mm256_add_ps(sums[h], _mm256_maskload_ps(t->bias + 8 * h, mask));
+        /* see gemm_s8c_ymm.h */
+        const __m256 low = t->relu ? _mm256_max_ps(v, _mm256_setzero_ps()) : v;
+        v = _mm256_blendv_ps(low, _mm256_castsi256_ps(nan), _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+        _mm256_maskstore_ps(t->y + i * t->ldy + 8 * h, mask, v);
+    }
+}
+
+/* Codes of 8 columns from memory: nibbles of up to 8 quads, or of bytes the low ones of 4 quads and then the high ones. */
+EC_INLINE void decode(int bits, int loads, const uint8_t *codes, __m256i *w)
+{
+    const __m256i nibble = _mm256_set1_epi8(15);
+#pragma GCC unroll 4
+    for (int l = 0; l < loads; l++) {
+        const __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)(codes + 4 * EC_STRIP * l));
+        const __m256i low = _mm256_and_si256(v, nibble), high = _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble);
+        w[bits == 8 ? l : 2 * l] = low;
+        w[bits == 8 ? 4 + l : 2 * l + 1] = high;
+    }
+}
+
 /* 8 columns of one group, while its blocks of quads are summed. */
 typedef struct {
     const int8_t *x; /* the group's panel */
@@ -62,21 +89,8 @@ typedef struct {
 /* Adds `quads` quads (8 or 4; 4 for bytes) from quad q on, and finishes the group with the last of them. */
 EC_INLINE void block(int mr, int bits, int quads, int q, int last, const uint8_t *codes, const eight *e)
 {
-    const __m256i nibble = _mm256_set1_epi8(15);
     __m256i w[8];
-    const int loads = bits == 8 ? 4 : quads / 2;
-#pragma GCC unroll 4
-    for (int l = 0; l < loads; l++) {
-        const __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)(codes + 4 * EC_STRIP * l));
-        const __m256i low = _mm256_and_si256(v, nibble), high = _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble);
-        if (bits == 8) {
-            w[l] = low;
-            w[4 + l] = high;
-        } else {
-            w[2 * l] = low;
-            w[2 * l + 1] = high;
-        }
-    }
+    decode(bits, bits == 8 ? 4 : quads / 2, codes, w);
     const int8_t *x = e->x + 4 * mr * q;
 #pragma GCC unroll 1
     for (int i = 0; i < mr; i++, x += 4) {
@@ -108,7 +122,6 @@ EC_INLINE void tile(int mr, int bits, const ec_gemm_sg_tile *t)
     const uint8_t *w = t->w;
     __m256 y[EC_MAX_ROWS][H];
     __m256i acc[EC_MAX_ROWS];
-    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), nan = _mm256_set1_epi32(0x7FC00000);
     memset(y, 0, (size_t)mr * sizeof *y);
     memset(acc, 0, (size_t)mr * sizeof *acc);
     for (int64_t g = 0; g < t->groups; g++, w += t->record, x += ec_group_bytes(4 * t->quads, mr)) {
@@ -133,21 +146,72 @@ EC_INLINE void tile(int mr, int bits, const ec_gemm_sg_tile *t)
         }
     }
     for (int i = 0; i < mr; i++)
-        for (int h = 0; 8 * h < t->cols; h++) {
-            const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(t->cols - 8 * h), lane);
-            __m256 v = _mm256_add_ps(y[i][h], _mm256_maskload_ps(t->bias + 8 * h, mask));
-            /* see gemm_s8c_ymm.h */
-            const __m256 low = t->relu ? _mm256_max_ps(v, _mm256_setzero_ps()) : v;
-            v = _mm256_blendv_ps(low, _mm256_castsi256_ps(nan), _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
-            _mm256_maskstore_ps(t->y + i * t->ldy + 8 * h, mask, v);
+        finish(t, i, y[i]);
+}
+
+/* One row: quads that meet every weight once are not worth the detour of `block`. Sums stay in registers, 32 columns wide. */
+EC_INLINE void quads_of_row(int bits, int quads, const int8_t *x, const uint8_t *codes, __m256i *acc)
+{
+#pragma GCC unroll 4
+    for (int h = 0; h < EC_STRIP / 8; h++) {
+        __m256i w[8];
+        decode(bits, bits == 8 ? 4 : quads / 2, codes + 32 * h, w);
+        acc[h] = _mm256_add_epi32(acc[h], bits == 8 ? chain8(w, x, 4) : chain(w, quads, x, 4));
+    }
+}
+
+EC_INLINE void one_row(int bits, int kind, const ec_gemm_sg_tile *t)
+{
+    enum { H = EC_STRIP / 8 };
+    const int8_t *x = t->x;
+    const uint8_t *w = t->w;
+    __m256 y[H];
+#pragma GCC unroll 4
+    for (int h = 0; h < H; h++)
+        y[h] = _mm256_setzero_ps();
+    for (int64_t g = 0; g < t->groups; g++, w += t->record, x += 8) {
+        const uint8_t *codes = w + t->header;
+        float sx;
+        int32_t sum;
+        memcpy(&sx, x + 4 * t->quads, 4);
+        memcpy(&sum, x + 4 * t->quads + 4, 4);
+        __m256i acc[H];
+#pragma GCC unroll 4
+        for (int h = 0; h < H; h++) {
+            acc[h] = _mm256_set1_epi32(kind == EC_ZERO_MIDDLE ? -sum * (1 << (bits - 1)) : 0);
+            if (kind == EC_ZERO_POINT) {
+                const __m128i zeros = _mm_loadl_epi64((const __m128i *)(const void *)(ec_record_zeros(w, t->scale_bytes) + 8 * h));
+                acc[h] = _mm256_mullo_epi32(_mm256_cvtepu8_epi32(zeros), _mm256_set1_epi32(-sum));
+            }
         }
+        int q = t->quads;
+        for (; bits == 4 && q >= 8; q -= 8, x += 32, codes += 16 * EC_STRIP)
+            quads_of_row(4, 8, x, codes, acc);
+        for (; q > 0; q -= 4, x += 16, codes += 2 * bits * EC_STRIP)
+            quads_of_row(bits, 4, x, codes, acc);
+#pragma GCC unroll 4
+        for (int h = 0; h < H; h++) {
+            const __m256 a = _mm256_set1_ps(sx);
+            y[h] = _mm256_add_ps(y[h], _mm256_mul_ps(_mm256_cvtepi32_ps(acc[h]), _mm256_mul_ps(a, floats(w, t->scale_bytes, 0, h))));
+            if (kind == EC_ZERO_OFFSET)
+                y[h] = _mm256_add_ps(y[h], _mm256_mul_ps(_mm256_set1_ps((float)sum), _mm256_mul_ps(a, floats(w, t->scale_bytes, 1, h))));
+        }
+    }
+    finish(t, 0, y);
 }
 
 /* mr as a constant: it is in every address. */
 EC_INLINE void tiles(int mr, int bits, const ec_gemm_sg_tile *t)
 {
     switch (mr) {
-    case 1: tile(1, bits, t); break;
+    case 1:
+        if (t->zero == EC_ZERO_MIDDLE)
+            one_row(bits, EC_ZERO_MIDDLE, t);
+        else if (t->zero == EC_ZERO_POINT)
+            one_row(bits, EC_ZERO_POINT, t);
+        else
+            one_row(bits, EC_ZERO_OFFSET, t);
+        break;
     case 2: tile(2, bits, t); break;
     case 3: tile(3, bits, t); break;
     case 4: tile(4, bits, t); break;
