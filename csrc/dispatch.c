@@ -86,6 +86,8 @@ ec_gemm_sg_tile_fn ec_gemm_s4g_tile_scalar, ec_gemm_s4g_tile_avx2, ec_gemm_s4g_t
 ec_quantize_groups_fn ec_quantize_groups_scalar, ec_quantize_groups_avx2, ec_quantize_groups_neon;
 ec_expand_sg_fn ec_expand_sg_scalar, ec_expand_sg_avx2;
 ec_gemv_sg_fn ec_gemv_sg_scalar, ec_gemv_sg_avx2, ec_gemv_sg_avx512, ec_gemv_sg_neon;
+ec_spmm_csr_fn ec_spmm_csr_scalar, ec_spmm_csr_avx2;
+ec_spmm_csr8_fn ec_spmm_csr8_scalar, ec_spmm_csr8_avx2;
 ec_transpose_f32_fn ec_transpose_f32_scalar, ec_transpose_f32_avx2, ec_transpose_f32_neon;
 ec_expand_s8_fn ec_expand_s8_scalar, ec_expand_s8_avx2, ec_expand_s8_neon;
 ec_activation_fn ec_activation_scalar, ec_activation_avx2, ec_activation_avx512, ec_activation_neon;
@@ -160,6 +162,20 @@ static const struct { int isa; ec_gemv_sg_fn *fn; } GEMV_SG[] = {
     {SCALAR, ec_gemv_sg_scalar},
 };
 
+static const struct { int isa; ec_spmm_csr_fn *fn; } SPMM_CSR[] = {
+#ifdef EC_X86
+    {AVX2, ec_spmm_csr_avx2},
+#endif
+    {SCALAR, ec_spmm_csr_scalar},
+};
+
+static const struct { int isa; ec_spmm_csr8_fn *fn; } SPMM_CSR8[] = {
+#ifdef EC_X86
+    {AVX2, ec_spmm_csr8_avx2},
+#endif
+    {SCALAR, ec_spmm_csr8_scalar},
+};
+
 static const struct { int isa; ec_quantize_rows_fn *fn; } QUANTIZE_ROWS[] = {
 #ifdef EC_X86
     {AVX512, ec_quantize_rows_avx512},
@@ -223,6 +239,8 @@ const ec_gemm_sg_impl *ec_use_gemm_s8g(void) { CHOOSE(GEMM_S8G, i) return &GEMM_
 ec_quantize_groups_fn *ec_use_quantize_groups(void) { CHOOSE(QUANTIZE_GROUPS, i) return QUANTIZE_GROUPS[i].fn; }
 ec_expand_sg_fn *ec_use_expand_sg(void) { CHOOSE(EXPAND_SG, i) return EXPAND_SG[i].fn; }
 ec_gemv_sg_fn *ec_use_gemv_sg(void) { CHOOSE(GEMV_SG, i) return GEMV_SG[i].fn; }
+ec_spmm_csr_fn *ec_use_spmm_csr(void) { CHOOSE(SPMM_CSR, i) return SPMM_CSR[i].fn; }
+ec_spmm_csr8_fn *ec_use_spmm_csr8(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[i].fn; }
 ec_quantize_rows_fn *ec_use_quantize_rows(void) { CHOOSE(QUANTIZE_ROWS, i) return QUANTIZE_ROWS[i].fn; }
 ec_transpose_f32_fn *ec_use_transpose_f32(void) { CHOOSE(TRANSPOSE_F32, i) return TRANSPOSE_F32[i].fn; }
 ec_expand_s8_fn *ec_use_expand_s8(void) { CHOOSE(EXPAND_S8, i) return EXPAND_S8[i].fn; }
@@ -234,6 +252,8 @@ const char *ec_variant(const char *op)
     CHOOSE(GEMM_F32, f32)
     CHOOSE(GEMM_S4G, s4g)
     CHOOSE(GEMM_S8G, s8g)
+    CHOOSE(SPMM_CSR, csr)
+    CHOOSE(SPMM_CSR8, csr8)
     CHOOSE(QUANTIZE_ROWS, rows)
     CHOOSE(QUANTIZE_GROUPS, groups)
     CHOOSE(ACTIVATION, act)
@@ -245,6 +265,10 @@ const char *ec_variant(const char *op)
         return ISA_NAMES[GEMM_S4G[s4g].isa];
     if (!strcmp(op, "gemm_s8g"))
         return ISA_NAMES[GEMM_S8G[s8g].isa];
+    if (!strcmp(op, "spmm_csr"))
+        return ISA_NAMES[SPMM_CSR[csr].isa];
+    if (!strcmp(op, "spmm_csr8"))
+        return ISA_NAMES[SPMM_CSR8[csr8].isa];
     if (!strcmp(op, "quantize_groups"))
         return ISA_NAMES[QUANTIZE_GROUPS[groups].isa];
     if (!strcmp(op, "quantize_rows"))

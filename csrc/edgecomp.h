@@ -153,6 +153,38 @@ int ec_quantize_groups(int64_t m, int64_t k, int64_t group, const float *x, int6
 int ec_gemm_sg_f32(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const ec_grouped *w, int bits, const float *bias, int act,
                    float *y, int64_t ldy, int threads, void *workspace, size_t size);
 
+/* ---- sparse ------------------------------------------------------------------------------------------------------- */
+
+/* Weights in CSR: row j has the entries indptr[j] .. indptr[j + 1] - 1, their indices ascending, each once, in 0 .. k - 1.
+ * float32 `values`; or, if `codes` is not NULL, int8 in -127 .. 127 with scale[n].
+ * `form`: the same entries in the order of the kernels, written by ec_csr_form once for all calls: ec_csr_form_bytes() bytes, aligned to
+ * 8. Calls for which ec_csr_needs_form() is 0 do not read it. */
+typedef struct {
+    const int32_t *indptr, *indices;
+    const float *values;
+    const int8_t *codes;
+    const float *scale;
+    const void *form;
+} ec_csr;
+int ec_csr_needs_form(int64_t m, int64_t n, int64_t k, const ec_csr *w);
+size_t ec_csr_form_bytes(int64_t n, int64_t k, const ec_csr *w);
+void ec_csr_form(int64_t n, int64_t k, const ec_csr *w, void *form);
+
+/* y = act(x w^T + bias), x and w float32: what x holds where w has no entry plays no part. The order of summation depends on w, and on
+ * whether m is 1: the same bits for every thread count. */
+size_t ec_spmm_csr_workspace(int64_t m, int64_t k, int threads);
+int ec_spmm_csr_threads(int64_t m, int64_t n, int64_t k, int threads); /* for n * k entries */
+int ec_spmm_csr(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const ec_csr *w, const float *bias, int act, float *y,
+                int64_t ldy, int threads, void *workspace, size_t size);
+
+/* The same with int8 codes and x quantised per row: x float32 [m][ldx]; or NULL, and xq[m][k], xscale[m], xzero[m] are the quantised
+ * rows. As in ec_gemm_s8c the sums are exact integers and y has the same bits on every ISA, thread count and m. */
+size_t ec_spmm_csr8_workspace(int64_t m, int64_t k, int threads);
+int ec_spmm_csr8_threads(int64_t m, int64_t n, int64_t k, int threads);
+int ec_spmm_csr8(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale,
+                 const uint8_t *xzero, const ec_csr *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace,
+                 size_t size);
+
 /* ---- float32 ------------------------------------------------------------------------------------------------------ */
 
 /* y = act(x w^T + bias). w: if ldw is 0, panels [ceil(n/16)][k][16], element (j, i) at panel j/16, row i, column j%16,

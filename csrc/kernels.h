@@ -244,6 +244,51 @@ typedef void ec_transpose_f32_fn(int rows, int64_t k, const float *x, int64_t ld
 /* k columns (from a whole quad on) of one int8 panel [ceil(k/4)][16][4], times their scale[16], as float32 out[k][16]. */
 typedef void ec_expand_s8_fn(int64_t k, const int8_t *panel, const float *scale, float *out);
 
+/* ---- spmm_csr, spmm_csr8 --------------------------------------------------------------------------------------- */
+
+enum { EC_LANES = 16, EC_MAX_LANES = 64 }; /* tokens of an activation panel, and of a block's sums */
+
+/* One block of a CSR weight's form times 16 * vecs tokens (vecs 1..4): sums = (first ? 0 : sums) + w * x. Row r of the block has count[r]
+ * entries, which follow each other from row to row; `local` is an entry's input within the block. */
+typedef struct {
+    int64_t rows;
+    int first;
+    const uint16_t *count, *local;
+    const float *value;
+    const float *x;      /* vecs panels of [k][16], */
+    int64_t panel;       /* floats from one to the next */
+    float *sums;         /* [rows][16 * vecs] */
+} ec_csr_block;
+typedef void ec_spmm_csr_fn(int vecs, const ec_csr_block *b);
+
+/* The same in integers: the number of entries of each row is even, filled up with a zero. x holds q - zero. */
+typedef struct {
+    int64_t rows;
+    int first;
+    const uint16_t *count, *local;
+    const int16_t *value;
+    const int16_t *x;
+    int64_t panel;
+    int32_t *sums;
+} ec_csr8_block;
+typedef void ec_spmm_csr8_fn(int vecs, const ec_csr8_block *b);
+
+/* Where the parts of a form are, see csr_form.c. */
+typedef struct {
+    int64_t blocks_n, blocks_k, block_k;
+    const int64_t *start;  /* [blocks_n][blocks_k] + 1: the first entry of a block */
+    const int32_t *row;    /* [blocks_n + 1]: the first row */
+    const uint16_t *count; /* [blocks_n][blocks_k][rows of the block] */
+    const uint16_t *local; /* [entries] */
+    const void *value;     /* [entries]: float, or int16_t */
+} ec_csr_parts;
+ec_csr_parts ec_csr_open(int64_t n, const void *form);
+
+enum { EC_FORM_ROWS = 512 }; /* most rows of a block */
+
+/* Row at which part i of `parts` with nearly equal work begins. */
+int64_t ec_csr_split(int64_t n, const int32_t *indptr, int64_t parts, int64_t i);
+
 /* ---- activation ------------------------------------------------------------------------------------------------ */
 
 /* y[rows][ldy] = act(y), cols of each row. Every activation but relu, which the tiles do. */
@@ -297,6 +342,8 @@ ec_quantize_groups_fn *ec_use_quantize_groups(void);
 ec_expand_sg_fn *ec_use_expand_sg(void);
 ec_gemv_sg_fn *ec_use_gemv_sg(void);
 const ec_gemm_f32_impl *ec_use_gemm_f32(void);
+ec_spmm_csr_fn *ec_use_spmm_csr(void);
+ec_spmm_csr8_fn *ec_use_spmm_csr8(void);
 ec_quantize_rows_fn *ec_use_quantize_rows(void);
 ec_transpose_f32_fn *ec_use_transpose_f32(void);
 ec_expand_s8_fn *ec_use_expand_s8(void);

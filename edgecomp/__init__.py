@@ -3,14 +3,17 @@
 from edgecomp import reference
 from edgecomp.backend import info, set_backend, warmup
 from edgecomp.grouped import GroupedInt8Weight, Int4Weight
-from edgecomp.ops import Explanation, explain, linear, matmul_int8, quantize_rows
+from edgecomp.ops import Explanation, explain, linear, matmul_int8, quantize_rows, spmm
 from edgecomp.pool import get_num_threads, register_threadpoolctl, set_num_threads, threads
+from edgecomp.pruning import prune, prune_channels
 from edgecomp.quantization import pack, quantize
+from edgecomp.sparse import CSRWeight, to_csr
 from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CSRWeight",
     "DenseWeight",
     "Explanation",
     "GroupedInt8Weight",
@@ -24,13 +27,17 @@ __all__ = [
     "linear",
     "matmul_int8",
     "pack",
+    "prune",
+    "prune_channels",
     "quantize",
     "quantize_rows",
     "reference",
     "register_threadpoolctl",
     "set_backend",
     "set_num_threads",
+    "spmm",
     "threads",
+    "to_csr",
     "warmup",
 ]
 

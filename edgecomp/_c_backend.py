@@ -9,6 +9,7 @@ import numpy.typing as npt
 from edgecomp import reference
 from edgecomp._edgecomp_c import ffi, lib
 from edgecomp.grouped import GroupedInt8Weight, GroupedWeight, Int4Weight
+from edgecomp.sparse import CSRWeight
 from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows
 
 Float32 = npt.NDArray[np.float32]
@@ -186,6 +187,52 @@ def gemm_sg_f32(x: Float32, w: GroupedWeight, bias: Float32 | None, activation: 
     args = m, n, k, *_matrix(_FLOATS, x, k), struct, w.bits, _vector(bias), act, *_matrix(_FLOATS, y, n), threads
     while status := lib.ec_gemm_sg_f32(*args, _scratch.pointer, _scratch.size):
         _recover(status, lib.ec_gemm_f32_workspace(m, k, 0, threads))
+
+
+def _csr_struct(w: CSRWeight, m: int) -> Any:
+    """The struct ec_csr; with the form of the weight, derived once, if m rows of x want it."""
+    n, k = w.shape
+    if w.pointers is None:
+        indptr, indices, scale = _buffer(_INT32S, w.indptr), _buffer(_INT32S, w.indices), _vector(w.scale)
+        values, codes = (_buffer(_FLOATS, w.data), _NULL) if w.scale is None else (_NULL, _buffer(_INT8S, w.data))
+        struct = ffi.new("ec_csr *", (indptr, indices, values, codes, scale, _NULL))
+        object.__setattr__(w, "pointers", (struct, indptr, indices, values, codes, scale))
+    struct = w.pointers[0]
+    if struct.form == _NULL and lib.ec_csr_needs_form(m, n, k, struct):
+        form = np.empty(-(-lib.ec_csr_form_bytes(n, k, struct) // 8), np.uint64)
+        lib.ec_csr_form(n, k, struct, _buffer(_VOID, form))
+        with _forming:  # one thread's form stays
+            if struct.form == _NULL:
+                object.__setattr__(w, "form", form.view(np.uint8))
+                struct.form = _buffer(_VOID, form)
+    return struct
+
+
+_forming = threading.Lock()
+
+
+def spmm_csr(x: Float32, w: CSRWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
+    n, k = w.shape
+    m = len(y)
+    act = ACTIVATION_CODES[activation]
+    args = m, n, k, *_matrix(_FLOATS, x, k), _csr_struct(w, m), _vector(bias), act, *_matrix(_FLOATS, y, n), threads
+    while status := lib.ec_spmm_csr(*args, _scratch.pointer, _scratch.size):
+        _recover(status, lib.ec_spmm_csr_workspace(m, k, threads))
+
+
+def spmm_csr8(
+    x: Float32 | QuantizedRows, w: CSRWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0
+) -> None:
+    n, k = w.shape
+    m = len(y)
+    rows: tuple[Any, ...]
+    if isinstance(x, QuantizedRows):
+        rows = _NULL, k, _buffer(_BYTES, x.q), _vector(x.scale), _buffer(_BYTES, cast("Any", x.zero))
+    else:
+        rows = (*_matrix(_FLOATS, x, k), _NULL, _NULL, _NULL)
+    args = m, n, k, *rows, _csr_struct(w, m), _vector(bias), ACTIVATION_CODES[activation], *_matrix(_FLOATS, y, n), threads
+    while status := lib.ec_spmm_csr8(*args, _scratch.pointer, _scratch.size):
+        _recover(status, lib.ec_spmm_csr8_workspace(m, k, threads))
 
 
 def gemm_s8c_i32(a: npt.NDArray[Any], w: Int8Weight, y: npt.NDArray[np.int32], threads: int = 0) -> None:

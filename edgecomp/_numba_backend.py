@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from edgecomp import pool, reference
 from edgecomp.grouped import GroupedInt8Weight, GroupedWeight, Int4Weight
+from edgecomp.sparse import CSRWeight
 from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows
 
 Float32 = npt.NDArray[np.float32]
@@ -23,6 +24,8 @@ KERNELS = {
     "gemm_s8c": "gemm_s8c",
     "gemm_f32": "gemm_f32",
     "gemm_sg": "gemm_s4g",
+    "spmm_csr": "spmm_csr",
+    "spmm_csr8": "spmm_csr",
     "quantize_rows": "quantize_rows",
     "quantize_groups": "quantize_groups",
     "activate": "activation",
@@ -235,6 +238,29 @@ def gemm_s8g(
     x: Float32 | QuantizedRows, w: GroupedInt8Weight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0
 ) -> None:
     _gemm_grouped(x, w, bias, activation, y, threads)
+
+
+def spmm_csr(x: Float32, w: CSRWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
+    parts = w.data, w.indices, w.indptr
+    limit = threads_for("spmm_csr", len(y), w.nnz, 1, threads)
+    _run(limit, "spmm_csr", np.ascontiguousarray(x.T), *parts, _padded_bias(bias, w.shape[0]), int(activation == "relu"), y)
+    _activate(activation, y, threads)
+
+
+def spmm_csr8(
+    x: Float32 | QuantizedRows, w: CSRWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0
+) -> None:
+    m, k = len(y), w.shape[1]
+    if isinstance(x, QuantizedRows):
+        q, sx, zero = x.q.reshape(m, k), x.scale.reshape(m), np.reshape(x.zero, m)  # type: ignore[arg-type]  # rows without groups
+    else:
+        q, sx, zero = np.empty((m, k), np.uint8), np.empty(m, np.float32), np.empty(m, np.uint8)
+        quantize_rows(x, q, sx, zero, threads)
+    centred = np.ascontiguousarray(q.T.astype(np.int16) - zero)
+    parts = w.data, w.indices, w.indptr, w.scale
+    limit = threads_for("spmm_csr8", m, w.nnz, 1, threads)
+    _run(limit, "spmm_csr8", centred, *parts, sx, _padded_bias(bias, w.shape[0]), int(activation == "relu"), y)
+    _activate(activation, y, threads)
 
 
 def gemm_s8c_i32(a: npt.NDArray[Any], w: Int8Weight, y: npt.NDArray[np.int32], threads: int = 0) -> None:

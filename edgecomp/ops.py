@@ -11,6 +11,7 @@ import numpy.typing as npt
 from edgecomp import arrays, backend, pool, reference
 from edgecomp.grouped import GroupedWeight
 from edgecomp.reference import ACTIVATIONS
+from edgecomp.sparse import CSRWeight
 from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows, Weight
 
 _FLOAT32, _INT8, _INT32 = np.dtype(np.float32), np.dtype(np.int8), np.dtype(np.int32)
@@ -30,7 +31,7 @@ def _weight(w: Any) -> Weight | arrays.Float32:
 
 
 def _compute(w: Any, compute: str | None) -> str:
-    quantized = isinstance(w, (Int8Weight, GroupedWeight))
+    quantized = isinstance(w, (Int8Weight, GroupedWeight)) or (isinstance(w, CSRWeight) and w.scale is not None)
     if compute is None:
         return "int8" if quantized else "float32"
     if compute not in ("int8", "float32"):
@@ -70,7 +71,8 @@ def linear(
 
     Args:
         x: float32 [..., K] (float16 and float64 are converted), or QuantizedRows.
-        w: Int8Weight, Int4Weight, GroupedInt8Weight, DenseWeight, or a float32 array [N, K] (packed anew at each call: `pack` it once).
+        w: Int8Weight, Int4Weight, GroupedInt8Weight, CSRWeight, DenseWeight, or a float32 array [N, K] (packed anew at each call:
+            `pack` it once).
         bias: float32 [N], or None.
         activation: None, "relu", "relu6", "leaky_relu" (slope 0.01), "hardswish", "hardsigmoid", "gelu", "gelu_tanh", "silu",
             "tanh" or "sigmoid".
@@ -134,6 +136,8 @@ def linear(
         use.gemm_s8c(x, w, bias, activation, y, scale, out_zero, limit)
         return out
     gemm = getattr(use, _op(w, how))
+    if how == "float32" and isinstance(w, CSRWeight) and w.scale is not None:
+        w = w.as_float32()
     if scale is None:
         gemm(x, w, bias, activation, y, limit)
         return out
@@ -149,6 +153,8 @@ def _op(w: Any, how: str) -> str:
     """The function of a backend that serves the weight."""
     if how == "int8" or isinstance(w, DenseWeight):
         return str(w.op)
+    if isinstance(w, CSRWeight):
+        return "spmm_csr"
     return "gemm_sg_f32" if isinstance(w, GroupedWeight) else "gemm_s8c_f32" if isinstance(w, Int8Weight) else "gemm_f32"
 
 
@@ -252,6 +258,43 @@ def matmul_int8(a: Any, w: Int8Weight, out: npt.NDArray[np.int32] | None = None,
     return out
 
 
+def spmm(a: Any, b: Any, *, out: npt.NDArray[np.float32] | None = None, threads: int | None = None) -> npt.NDArray[np.float32]:
+    """a @ b, sparse times dense as SciPy writes it.
+
+    Args:
+        a: CSRWeight [N, K], or a SciPy sparse matrix, from which a CSRWeight is built at each call: build it once.
+        b: float32 [K, M] or [K]. With int8 values in a, each column of b is quantised to uint8.
+        out: float32 [N, M] or [N], C-contiguous; may not overlap b. Returned.
+        threads: limit for this call, 1..1024.
+
+    Raises:
+        TypeError, ValueError: a is not sparse, shapes that do not fit.
+
+    Example:
+        >>> import numpy as np, edgecomp as ec
+        >>> a = ec.to_csr(np.array([[0, 2], [1, 0]], np.float32))
+        >>> ec.spmm(a, np.array([[1, 10], [3, 30]], np.float32))
+        array([[ 6., 60.],
+               [ 1., 10.]], dtype=float32)
+    """
+    if not isinstance(a, CSRWeight):
+        if not hasattr(a, "tocsr"):
+            raise TypeError(f"spmm: a is a {type(a).__name__}, wanted a CSRWeight or a SciPy sparse matrix")
+        a = CSRWeight.from_scipy(a)
+    b = arrays.to_float32(b, "spmm: b")
+    n, k = a.shape
+    if b.ndim not in (1, 2) or b.shape[0] != k:
+        raise ValueError(f"spmm: b has shape {b.shape}, a takes [{k}, M] or [{k}]")
+    if out is not None:
+        arrays.check_out(out, (n, *b.shape[1:]), _FLOAT32, "spmm: out", b)
+    pool.limit(threads, "spmm: threads")
+    y = linear(b.T, a, threads=threads)
+    if out is None:
+        return np.ascontiguousarray(y.T)
+    out[...] = y.T
+    return out
+
+
 @dataclass(frozen=True)
 class Explanation:
     """What a `linear` call does: print it, or read the fields."""
@@ -304,13 +347,19 @@ def explain(x: Any, w: Any, *, compute: str | None = None, threads: int | None =
     use = backend.current()
     op = _op(weight, how)
     if how == "int8":
-        kind = "uint8 per row" if isinstance(weight, Int8Weight) else f"int8 per row and group of {getattr(weight, 'group_size', 0)}"
+        grouped = isinstance(weight, GroupedWeight)
+        kind = f"int8 per row and group of {getattr(weight, 'group_size', 0)}" if grouped else "uint8 per row"
         notes.append("int32 sums, float32 output" if quantized else f"x: quantised to {kind}")
         if getattr(weight, "permutation", None) is not None:
             notes.append("x: permuted to the order of the weight's groups")
+    elif isinstance(weight, CSRWeight):
+        if weight.scale is not None:
+            notes.append("w: its values converted to float32 at each call")
     elif isinstance(weight, (Int8Weight, GroupedWeight)):
         notes.append("w: expanded to float32 block by block")
     elif not isinstance(weight, DenseWeight):
         notes.append("w: packed at each call; edgecomp.pack(w) does it once")
     family = {"gemm_s8c_f32": "gemm_f32", "gemm_sg_f32": "gemm_f32"}.get(op, op)
+    if isinstance(weight, CSRWeight):
+        n, k = weight.nnz, 1  # the work is that of the entries
     return Explanation(op, backend.name_of(use), use.variant(family), use.threads_for(family, m, n, k, limit), tuple(notes))

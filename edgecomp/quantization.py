@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgecomp import arrays
 from edgecomp.grouped import GroupedInt8Weight, Int4Weight, as_scale, check_group_size, fits_half
@@ -12,7 +13,7 @@ _SCALE_MAX = np.nextafter(np.finfo(np.float32).max / np.float32(127), np.float32
 """The largest scale with 127 * scale below Inf: the largest floats divided by 127 round up."""
 
 
-def _weight_array(w: Any, where: str) -> arrays.Float32:
+def weight_array(w: Any, where: str) -> arrays.Float32:
     """Finite float32 [N, K], or TypeError / ValueError."""
     a = arrays.to_float32(w, f"{where}: w")
     if a.ndim != 2:
@@ -38,7 +39,7 @@ def pack(w: Any) -> DenseWeight:
         >>> ec.pack(np.ones((4, 3), np.float32))
         DenseWeight(4x3, 32 bits, n16, 192 bytes)
     """
-    return DenseWeight.from_array(_weight_array(w, "pack"))
+    return DenseWeight.from_array(weight_array(w, "pack"))
 
 
 def quantize(
@@ -82,23 +83,24 @@ def quantize(
         raise ValueError(f'quantize: method is {method!r}, wanted "absmax" or "mse"')
     if scale_dtype not in (None, "float16", "float32"):
         raise ValueError(f'quantize: scale_dtype is {scale_dtype!r}, wanted "float16" or "float32"')
-    a = _weight_array(w, "quantize")
+    a = weight_array(w, "quantize")
     if group_size == "default":
         group_size = 32 if bits == 4 else None
     if bits == 8 and group_size is None:
         if not symmetric or method != "absmax" or scale_dtype == "float16":
             raise ValueError("quantize: 8 bits per output are symmetric, absmax, with float32 scales; give a group_size for more")
-        return _per_output(a)
+        return Int8Weight.from_arrays(*codes_per_output(a))
     group = check_group_size(group_size, a.shape[1], "quantize")
     return _grouped(a, bits, group, group_size is None, symmetric, method, scale_dtype)
 
 
-def _per_output(a: arrays.Float32) -> Int8Weight:
+def codes_per_output(a: arrays.Float32) -> tuple[npt.NDArray[np.int8], arrays.Float32]:
+    """int8 [N, K] in -127..127 and its scales float32 [N]."""
     scale = np.minimum(np.abs(a).max(axis=1, initial=0) / np.float32(127), _SCALE_MAX)
     used = scale >= np.float32(2.0**-126)
     scale = np.where(used, scale, np.float32(1))
     q = np.clip(np.rint(np.where(used[:, None], a, np.float32(0)) / scale[:, None]), -127, 127).astype(np.int8)
-    return Int8Weight.from_arrays(q, scale)
+    return q, scale
 
 
 _SHRINK = np.linspace(1, 0.6, 17)

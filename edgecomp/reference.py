@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecomp.grouped import GroupedInt8Weight, GroupedWeight, Int4Weight
+from edgecomp.sparse import CSRWeight
 from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows
 
 Float32 = npt.NDArray[np.float32]
@@ -162,6 +163,51 @@ def gemm_f32(
         v = x @ (w.dequantize() if isinstance(w, DenseWeight) else w).T
         if bias is not None:
             v = v + bias
+    _finish(v, activation, y, None, 0)
+
+
+def _row_sums(products: npt.NDArray[Any], w: CSRWeight) -> npt.NDArray[Any]:
+    """The sums of the entries' products, row of w by row; 0 for a row without entries."""
+    full = w.indptr[1:] > w.indptr[:-1]
+    out = np.zeros(w.shape[0], products.dtype)
+    if products.size:
+        out[full] = np.add.reduceat(products, w.indptr[:-1][full])
+    return out
+
+
+def spmm_csr(x: Float32, w: CSRWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
+    """y [M, N] = activation(x w^T + bias) over the stored entries of w: what x has elsewhere, NaN too, has no effect."""
+    v = np.empty(y.shape, np.float32)
+    with np.errstate(all="ignore"):
+        for i, row in enumerate(x):
+            v[i] = _row_sums(row[w.indices] * w.data, w)
+        if bias is not None:
+            v = v + bias
+    _finish(v, activation, y, None, 0)
+
+
+def spmm_csr8(
+    x: Float32 | QuantizedRows, w: CSRWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0
+) -> None:
+    """spmm_csr with int8 values and x quantised per row: ((float(sum (q - zero) w) * sx) * sw) + bias over the stored entries.
+
+    The sums are exact integers; NaN results are stored as 0x7FC00000; a row of x with NaN or Inf gives a row of NaN.
+    """
+    if isinstance(x, QuantizedRows):
+        q, sx, zero = x.q.reshape(y.shape[0], -1), x.scale.reshape(-1), np.reshape(x.zero, -1)  # type: ignore[arg-type]  # rows without groups have zeros
+    else:
+        q, sx, zero = np.empty(x.shape, np.uint8), np.empty(len(x), np.float32), np.empty(len(x), np.uint8)
+        quantize_rows(x, q, sx, zero)
+    assert w.scale is not None
+    values = w.data.astype(np.int64)
+    v = np.empty(y.shape, np.float32)
+    for i, row in enumerate(q):
+        v[i] = _row_sums((row[w.indices].astype(np.int64) - zero[i]) * values, w)  # exact, then rounded once
+    with np.errstate(all="ignore"):
+        v = v * sx[:, None] * w.scale
+        if bias is not None:
+            v = v + bias
+    v[np.isnan(v)] = np.nan
     _finish(v, activation, y, None, 0)
 
 

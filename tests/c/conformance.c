@@ -15,6 +15,7 @@
 
 #include "grouped.h"
 #include "pool.h"
+#include "sparse.h"
 
 typedef struct {
     const char *name;
@@ -35,6 +36,8 @@ static const op OPS[] = {
     {"gemm_s8g", make_grouped, check_gemm_s8g, 1, 1, 1, {"gemm_s8g", "quantize_groups", "activation"}},
     {"gemm_sg_f32", make_gemm_sg_f32, check_gemm_sg_f32, 1, 1, 1, {"gemm_f32", "activation"}},
     {"gemm_f32", make_gemm_f32, check_gemm_f32, 1, 1, 1, {"gemm_f32", "activation"}},
+    {"spmm_csr", make_spmm_csr, check_spmm_csr, 1, 1, 1, {"spmm_csr", "activation"}},
+    {"spmm_csr8", make_spmm_csr8, check_spmm_csr8, 1, 1, 1, {"spmm_csr8", "quantize_rows", "activation"}},
     {"activation", make_activation, check_activation, 1, 1, 0, {"activation", "gemm_s8c"}},
     {"pool", make_pool, check_pool, 0, 0, 0, {"gemm_s8c"}},
     {"roof", make_nothing, check_roof, 0, 0, 0, {"gemm_f32", "gemm_s8c"}},
@@ -137,7 +140,12 @@ static void check_short_workspaces(void)
     const size_t f32 = ec_gemm_f32_workspace(m, k, 1, 2) - 1, plain = ec_gemm_f32_workspace(m, k, 0, 2) - 1;
     const ec_grouped grouped = {NULL, NULL, 32, 4, EC_ZERO_MIDDLE};
     const size_t sg = ec_gemm_s4g_workspace(m, k, &grouped) - 1, groups = ec_quantize_groups_workspace(m, k, 32) - 1;
+    const int32_t none = 0;
+    const ec_csr csr = {.indptr = &none, .values = &(const float){0}}, csr8 = {.indptr = &none, .codes = &w};
+    const size_t sparse = ec_spmm_csr_workspace(m, k, 2) - 1, sparse8 = ec_spmm_csr8_workspace(m, k, 2) - 1;
     const int refused[] = {
+        ec_spmm_csr(m, n, k, NULL, k, &csr, NULL, EC_ACT_NONE, NULL, n, 2, NULL, sparse),
+        ec_spmm_csr8(m, n, k, NULL, k, NULL, NULL, NULL, &csr8, NULL, EC_ACT_NONE, NULL, n, 2, NULL, sparse8),
         ec_quantize_groups(m, k, 32, NULL, k, NULL, NULL, 2, NULL, groups),
         ec_gemm_s4g(m, n, k, NULL, k, NULL, NULL, &grouped, NULL, EC_ACT_NONE, NULL, n, 2, NULL, sg),
         ec_gemm_s8g(m, n, k, NULL, k, NULL, NULL, &grouped, NULL, EC_ACT_NONE, NULL, n, 2, NULL, sg),

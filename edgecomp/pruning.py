@@ -1,0 +1,132 @@
+"""Making zeros: single weights, and whole channels along a chain of layers."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecomp import arrays
+from edgecomp.quantization import weight_array
+from edgecomp.weights import Float32
+
+
+def _share(sparsity: Any, where: str) -> float:
+    if isinstance(sparsity, bool) or not isinstance(sparsity, (int, float, np.floating)) or not 0 <= sparsity <= 1:
+        raise ValueError(f"{where}: sparsity is {sparsity!r}, wanted a share in 0..1")
+    return float(sparsity)
+
+
+def _count(share: float, size: int) -> int:
+    """That share of size, to the nearest whole number."""
+    return int(np.floor(share * size + 0.5))
+
+
+def _smallest(scores: npt.NDArray[Any], count: int) -> npt.NDArray[np.bool_]:
+    """Which `count` of a vector of scores are the smallest; among equal ones those that come first."""
+    if count == 0:
+        return np.zeros(scores.shape, bool)
+    limit = np.partition(scores, count - 1)[count - 1]
+    chosen = scores < limit
+    equal = np.flatnonzero(scores == limit)
+    chosen[equal[: count - np.count_nonzero(chosen)]] = True
+    return np.asarray(chosen, bool)
+
+
+def prune(w: Any, sparsity: float, *, scores: Any = None, scope: str = "tensor") -> Float32:
+    """A copy of w in which the least important weights are zeros.
+
+    Args:
+        w: float32 [N, K] (out_features, in_features), finite.
+        sparsity: share of the weights that become zeros, 0..1; rounded to whole weights.
+        scores: importance of each weight, floats [N, K] without NaN; by default the magnitude. Among equal scores the first go.
+        scope: "tensor" ranks all weights together; "row" those of each output by themselves, so that all outputs keep the same number.
+
+    Returns:
+        float32 [N, K].
+
+    Raises:
+        TypeError, ValueError: not a finite float matrix; scores of another shape or with NaN; a sparsity outside 0..1.
+
+    Example:
+        >>> import numpy as np, edgecomp as ec
+        >>> ec.prune(np.array([[1, -5], [3, 2]], np.float32), 0.5)
+        array([[ 0., -5.],
+               [ 3.,  0.]], dtype=float32)
+    """
+    a = weight_array(w, "prune")
+    share = _share(sparsity, "prune")
+    if scope not in ("tensor", "row"):
+        raise ValueError(f'prune: scope is {scope!r}, wanted "tensor" or "row"')
+    ranks: npt.NDArray[Any] = np.abs(a)
+    if scores is not None:
+        ranks = arrays.to_numpy(scores, "prune: scores")
+        if ranks.dtype.kind not in "fiu":
+            raise TypeError(f"prune: scores has dtype {ranks.dtype}, wanted real numbers")
+        if ranks.shape != a.shape:
+            raise ValueError(f"prune: scores has shape {ranks.shape}, w {a.shape}")
+        if np.isnan(ranks).any():
+            raise ValueError("prune: scores has NaN")
+    out = np.array(a, order="C")
+    if scope == "tensor":
+        out.reshape(-1)[_smallest(ranks.reshape(-1), _count(share, a.size))] = 0
+        return out
+    count = _count(share, a.shape[1])
+    for row, rank in zip(out, ranks, strict=True):
+        row[_smallest(rank, count)] = 0
+    return out
+
+
+def prune_channels(
+    layers: Mapping[str, Any], chain: Sequence[str], sparsity: float, *, scores: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Removes whole output channels (neurons), so that arrays get smaller: the next layer's inputs follow.
+
+    Args:
+        layers: arrays by name: weights float32 [N, K] under the names in `chain`, the bias of "fc1" as "fc1.bias" if it has one.
+            Others pass through.
+        chain: names of layers in the order they run, each reading the outputs of the one before. Each but the last loses channels. A
+            layer may read r inputs for each output of the one before (K = r * N, a flattened image): they go together.
+        sparsity: share of the channels to remove in each, 0..1; at least one stays.
+        scores: importance of the channels, name -> floats [N]. By default the Euclidean length of a channel's weights.
+
+    Returns:
+        A new dict of the same names.
+
+    Raises:
+        KeyError: a name in `chain` that is no layer.
+        TypeError, ValueError: arrays that do not fit each other; a layer that is twice in the chain.
+
+    Example:
+        >>> import numpy as np, edgecomp as ec
+        >>> layers = {"a": np.array([[1, 1], [9, 9]], np.float32), "a.bias": np.zeros(2, np.float32), "b": np.ones((3, 2), np.float32)}
+        >>> small = ec.prune_channels(layers, ["a", "b"], 0.5)
+        >>> small["a"], small["a.bias"].shape, small["b"].shape
+        (array([[9., 9.]], dtype=float32), (1,), (3, 1))
+    """
+    where = "prune_channels"
+    share = _share(sparsity, where)
+    if isinstance(chain, str) or len(chain) < 2 or len(set(chain)) != len(chain):
+        raise ValueError(f"{where}: chain is {chain!r}, wanted at least two different names of layers")
+    for name in chain:
+        if name not in layers:
+            raise KeyError(f"{where}: chain names {name!r}, which is no layer")
+    out = dict(layers)
+    out.update({name: weight_array(layers[name], f"{where}: {name}") for name in chain})
+    for name, following in itertools.pairwise(chain):
+        a, b = out[name], out[following]
+        n, k = len(a), b.shape[1]
+        if n == 0 or k % n:
+            raise ValueError(f"{where}: {name!r} has {n} outputs, {following!r} {k} inputs, wanted a multiple")
+        lengths = np.linalg.norm(a.astype(np.float64), axis=1)
+        if scores is not None and name in scores:
+            lengths = arrays.vector(scores[name], n, f"{where}: scores[{name!r}]")
+            if np.isnan(lengths).any():
+                raise ValueError(f"{where}: scores[{name!r}] has NaN")
+        keep = ~_smallest(lengths, min(_count(share, n), n - 1))
+        out[name] = a[keep]
+        if f"{name}.bias" in layers:
+            out[f"{name}.bias"] = arrays.vector(layers[f"{name}.bias"], n, f"{where}: {name}.bias")[keep]
+        out[following] = b[:, np.repeat(keep, k // n)]
+    return out

@@ -1,0 +1,273 @@
+"""Sparse weights: CSR with float32 values, or int8 values and one scale per output."""
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecomp import arrays
+from edgecomp.quantization import codes_per_output, weight_array
+from edgecomp.weights import Float32, Weight
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+INT32_MAX = 2**31 - 1
+
+
+class CSRWeight(Weight):
+    """The stored entries of a sparse matrix, row by row: float32 `data`, or int8 `data` with one scale per output.
+
+    Made by `edgecomp.to_csr(w)`, `CSRWeight.from_arrays(data, indices, indptr, shape)` or `CSRWeight.from_scipy(a)`. Within a row the
+    indices ascend and none comes twice. An entry takes 8 bytes (int8: 5), a row 4 (8) more. The compiled kernels derive a second form
+    when a weight meets several rows of x for the first time; from then on `nbytes` counts it.
+    """
+
+    __slots__ = ("data", "form", "indices", "indptr", "scale")
+    data: npt.NDArray[Any]
+    indices: npt.NDArray[np.int32]
+    indptr: npt.NDArray[np.int32]
+    scale: Float32 | None
+    form: npt.NDArray[np.uint8] | None
+    """What the backend derived, None before."""
+    layout: ClassVar[str] = "csr"
+    _made_by = "edgecomp.to_csr, CSRWeight.from_arrays or CSRWeight.from_scipy"
+
+    @property
+    def bits(self) -> int:  # type: ignore[override]  # one class for both kinds of values
+        """32 or 8."""
+        return 8 * self.data.itemsize
+
+    @property
+    def op(self) -> str:  # type: ignore[override]
+        """The op that serves the weight."""
+        return "spmm_csr" if self.scale is None else "spmm_csr8"
+
+    @classmethod
+    def from_arrays(cls, data: Any, indices: Any, indptr: Any, shape: tuple[int, int], scale: Any = None) -> "Self":
+        """From the three arrays of CSR: row j holds the entries indptr[j] to indptr[j + 1].
+
+        Args:
+            data: finite float32 [nnz] (float16 and float64 are converted); or int8 [nnz] in -127..127, together with a scale.
+            indices: integers [nnz] in 0..K-1: the input of each entry. Sorted within each row on a copy; the values of an index that
+                comes twice in a row are added up (float) or refused (int8). Zeros that are stored stay stored.
+            indptr: integers [N + 1], from 0 to nnz, never falling.
+            shape: (N, K) = (out_features, in_features), below 2**31 each, as is nnz.
+            scale: finite float32 [N] for int8 data.
+
+        Raises:
+            TypeError, ValueError: wrong dtypes, lengths or values, by name.
+
+        Example:
+            >>> import numpy as np, edgecomp as ec
+            >>> w = ec.CSRWeight.from_arrays(np.array([1.5, -2], np.float32), [2, 0], [0, 1, 2], (2, 3))
+            >>> w.dequantize()
+            array([[ 0. ,  0. ,  1.5],
+                   [-2. ,  0. ,  0. ]], dtype=float32)
+        """
+        return cls._checked(data, indices, indptr, shape, scale, f"{cls.__name__}.from_arrays")
+
+    @classmethod
+    def _checked(cls, data: Any, indices: Any, indptr: Any, shape: Any, scale: Any, where: str) -> "Self":
+        n, k = _shape(shape, where)
+        values = arrays.to_numpy(data, f"{where}: data")
+        if values.dtype == np.int8:
+            if scale is None:
+                raise TypeError(f"{where}: data is int8, which wants a scale for each output (float32 [N])")
+            scale = np.array(arrays.vector(scale, n, f"{where}: scale"))
+            if not np.isfinite(scale).all():
+                raise ValueError(f"{where}: scale[{np.argmin(np.isfinite(scale))}] is not finite")
+        else:
+            if scale is not None:
+                raise TypeError(f"{where}: scale is for int8 data, data has dtype {values.dtype}")
+            values = arrays.to_float32(values, f"{where}: data")
+        if values.ndim != 1:
+            raise ValueError(f"{where}: data has shape {values.shape}, wanted [nnz]")
+        if len(values) > INT32_MAX:
+            raise ValueError(f"{where}: data has {len(values)} entries, at most {INT32_MAX} are supported")
+        columns = _integers(indices, "indices", where)
+        if columns.shape != values.shape:
+            raise ValueError(f"{where}: indices has {len(columns)} entries, data {len(values)}")
+        starts = _indptr(indptr, n, len(values), where)
+        bad = (columns < 0) | (columns >= k)
+        if bad.any():
+            at = int(np.argmax(bad))
+            raise ValueError(f"{where}: indices[{at}] is {columns[at]}, wanted 0..{k - 1}")
+        _check_values(values, where)
+        columns, values, starts = _in_order(columns.astype(np.int32), values, starts, where)
+        if scale is None:
+            _check_values(values, where)  # sums of duplicates may overflow
+        return cls._build(shape=(n, k), data=np.array(values), indices=np.array(columns), indptr=starts, scale=scale, form=None)
+
+    @classmethod
+    def from_scipy(cls, a: Any, scale: Any = None) -> "Self":
+        """From a SciPy sparse matrix or array of any format (CSR, CSC, COO, BSR, ...).
+
+        Args:
+            a: floats [N, K] (float64 is converted to float32), or int8 together with a scale. Duplicates are added up.
+            scale: finite float32 [N] for int8 values.
+
+        Raises:
+            TypeError: not sparse; bool, integer or complex values.
+            ValueError: not two-dimensional; what `from_arrays` refuses.
+        """
+        where = f"{cls.__name__}.from_scipy"
+        if not hasattr(a, "tocsr"):
+            raise TypeError(f"{where}: a is a {type(a).__name__}, wanted a SciPy sparse matrix or array")
+        if len(a.shape) != 2:
+            raise ValueError(f"{where}: a has shape {a.shape}, wanted [N, K]")
+        if a.dtype.kind != "f" and a.dtype != np.int8:
+            raise TypeError(f"{where}: a has dtype {a.dtype}, wanted floats (a.astype(np.float32)), or int8 with a scale")
+        csr = a if getattr(a, "format", "") == "csr" else a.tocsr()
+        return cls._checked(csr.data, csr.indices, csr.indptr, csr.shape, scale, where)
+
+    def to_scipy(self) -> Any:
+        """A scipy.sparse.csr_array of the dequantised values, float32; shares the indices.
+
+        Raises:
+            ImportError: SciPy is not installed.
+        """
+        try:
+            from scipy.sparse import csr_array
+        except ImportError as error:
+            raise ImportError('CSRWeight.to_scipy: SciPy is not installed: pip install "edgecomp[sparse]"') from error
+        return csr_array((self._values(), self.indices, self.indptr), shape=self.shape)
+
+    def _values(self) -> Float32:
+        """The entries as float32."""
+        if self.scale is None:
+            return self.data
+        with np.errstate(over="ignore"):  # imported scales may be huge
+            return self.data * np.repeat(self.scale, np.diff(self.indptr))
+
+    def as_float32(self) -> "CSRWeight":
+        """The same weight with the dequantised values; shares the indices."""
+        return self._build(shape=self.shape, data=self._values(), indices=self.indices, indptr=self.indptr, scale=None, form=None)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        parts = {"data": self.data, "indices": self.indices, "indptr": self.indptr}
+        return parts if self.scale is None else {**parts, "scale": self.scale}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.shape, self.data, self.indices, self.indptr, self.scale)
+
+    def dequantize(self, rows: Any = None) -> Float32:
+        """The logical values, float32 [N, K]; or those of `rows` (a slice or an index array) only."""
+        outputs, values = self._outputs(rows), self._values()
+        w = np.zeros((outputs.size, self.shape[1]), np.float32)
+        for row, j in zip(w, outputs.reshape(-1), strict=True):
+            part = slice(self.indptr[j], self.indptr[j + 1])
+            row[self.indices[part]] = values[part]
+        return w.reshape(*outputs.shape, self.shape[1])
+
+    @property
+    def nnz(self) -> int:
+        """Stored entries, zeros among them."""
+        return len(self.data)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held: the entries, and the form the kernels derived from them, if they did."""
+        return super().nbytes + (0 if self.form is None else self.form.nbytes)
+
+
+def _rebuild(cls: type[CSRWeight], shape: tuple[int, int], data: Any, indices: Any, indptr: Any, scale: Any) -> CSRWeight:
+    return cls._build(shape=shape, data=data, indices=indices, indptr=indptr, scale=scale, form=None)
+
+
+def _shape(shape: Any, where: str) -> tuple[int, int]:
+    try:
+        n, k = shape
+        n, k = int(n.__index__()), int(k.__index__())
+    except (TypeError, ValueError, AttributeError) as error:
+        raise TypeError(f"{where}: shape is {shape!r}, wanted two ints (N, K)") from error
+    if not (0 <= n <= INT32_MAX and 0 <= k <= INT32_MAX):
+        raise ValueError(f"{where}: shape is ({n}, {k}), wanted 0..{INT32_MAX} for both")
+    return n, k
+
+
+def _integers(values: Any, name: str, where: str) -> npt.NDArray[Any]:
+    """A vector of integers of any width; a plain list will do."""
+    a = np.asarray(values) if isinstance(values, (list, tuple)) else arrays.to_numpy(values, f"{where}: {name}")
+    if a.size == 0 and a.ndim == 1 and isinstance(values, (list, tuple)):
+        return a.astype(np.int32)
+    if a.dtype.kind not in "iu":
+        raise TypeError(f"{where}: {name} has dtype {a.dtype}, wanted integers")
+    if a.ndim != 1:
+        raise ValueError(f"{where}: {name} has shape {a.shape}, wanted one dimension")
+    return a
+
+
+def _indptr(indptr: Any, n: int, nnz: int, where: str) -> npt.NDArray[np.int32]:
+    a = _integers(indptr, "indptr", where)
+    if len(a) != n + 1:
+        raise ValueError(f"{where}: indptr has {len(a)} entries, wanted {n + 1} (one more than rows)")
+    if a[0] != 0 or a[-1] != nnz:
+        raise ValueError(f"{where}: indptr goes from {a[0]} to {a[-1]}, wanted 0 to {nnz}, the number of entries")
+    falls = a[1:] < a[:-1]
+    if falls.any():
+        at = int(np.argmax(falls))
+        raise ValueError(f"{where}: indptr[{at + 1}] is {a[at + 1]}, less than indptr[{at}], which is {a[at]}")
+    return a.astype(np.int32)
+
+
+def _check_values(values: npt.NDArray[Any], where: str) -> None:
+    wrong = values == -128 if values.dtype == np.int8 else ~np.isfinite(values)
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        wanted = "-127..127" if values.dtype == np.int8 else "finite values"
+        raise ValueError(f"{where}: data[{at}] is {values[at]}, wanted {wanted}")
+
+
+def _in_order(
+    columns: npt.NDArray[np.int32], values: npt.NDArray[Any], starts: npt.NDArray[np.int32], where: str
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[Any], npt.NDArray[np.int32]]:
+    """Indices ascending within each row, each once."""
+    begins = np.zeros(len(columns) + 1, bool)
+    begins[starts] = True
+    if (begins[1:-1] | (columns[1:] > columns[:-1])).all():
+        return columns, values, starts
+    rows = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    order = np.lexsort((columns, rows))  # stable: duplicates are added in the order they came
+    columns, values = columns[order], values[order]
+    first = np.ones(len(columns), bool)
+    first[1:] = (columns[1:] != columns[:-1]) | (rows[1:] != rows[:-1])
+    if first.all():
+        return columns, values, starts
+    if values.dtype == np.int8:
+        at = int(np.argmin(first))
+        raise ValueError(f"{where}: row {rows[at]} has index {columns[at]} twice; int8 values cannot be added up")
+    with np.errstate(over="ignore"):
+        values = np.add.reduceat(values, np.flatnonzero(first))
+    counts = np.bincount(rows[first], minlength=len(starts) - 1)
+    return columns[first], values, np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+
+
+def to_csr(w: Any, bits: int | None = None) -> CSRWeight:
+    """The non-zeros of a matrix as CSR.
+
+    Args:
+        w: float32 [N, K] (out_features, in_features), finite, pruned.
+        bits: None or 32 keeps float32 values; 8 quantises them as `quantize` does: symmetric, one scale per output. Values that round
+            to zero are not stored.
+
+    Raises:
+        TypeError, ValueError: not a finite float matrix; more than 2**31 - 1 non-zeros.
+
+    Example:
+        >>> import numpy as np, edgecomp as ec
+        >>> ec.to_csr(np.eye(4, dtype=np.float32))
+        CSRWeight(4x4, 32 bits, csr, 52 bytes)
+        >>> ec.to_csr(np.eye(4, dtype=np.float32), bits=8).data
+        array([127, 127, 127, 127], dtype=int8)
+    """
+    if isinstance(bits, bool) or bits not in (None, 8, 32):
+        raise ValueError(f"to_csr: bits is {bits!r}, wanted None (float32 values) or 8")
+    a = weight_array(w, "to_csr")
+    values: npt.NDArray[Any] = a
+    scale = None
+    if bits == 8:
+        values, scale = codes_per_output(a)
+    rows, columns = np.nonzero(values)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(a)))])
+    return CSRWeight._checked(values[rows, columns], columns, indptr, a.shape, scale, "to_csr")

@@ -1,0 +1,170 @@
+"""CSRWeight: what it takes, what it refuses, what it gives back."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from cases import assert_bits
+
+import edgecomp as ec
+from edgecomp import CSRWeight
+
+sparse = pytest.importorskip("scipy.sparse")
+f = np.float32
+rng = np.random.default_rng(5)
+DATA, INDICES, INDPTR = np.array([1, 2, 3], f), [0, 2, 1], [0, 2, 2, 3]
+
+
+def matrix(n, k, density):
+    w = rng.standard_normal((n, k)).astype(f)
+    w[rng.random((n, k)) >= density] = 0
+    return w
+
+
+def test_from_arrays():
+    w = CSRWeight.from_arrays(DATA, INDICES, INDPTR, (3, 4))
+    wanted = np.array([[1, 0, 2, 0], [0, 0, 0, 0], [0, 3, 0, 0]], f)
+    assert_bits(w.dequantize(), wanted)
+    assert_bits(w.dequantize([2, 0]), wanted[[2, 0]])
+    assert_bits(w.dequantize(1), wanted[1])
+    assert (w.shape, w.bits, w.layout, w.op, w.nnz, w.density) == ((3, 4), 32, "csr", "spmm_csr", 3, 0.25)
+    assert w.nbytes == 3 * 8 + 4 * 4
+    assert w.indices.dtype == w.indptr.dtype == np.int32
+    assert not any(a.flags.writeable for a in w.arrays().values())
+    with pytest.raises(AttributeError, match="frozen"):
+        w.data = None
+    with pytest.raises(TypeError, match=r"made by edgecomp\.to_csr"):
+        CSRWeight()
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.int64, np.uint64])
+def test_indices_of_any_width(dtype):
+    w = CSRWeight.from_arrays(DATA, np.array(INDICES, dtype), np.array(INDPTR, dtype), (3, 4))
+    assert w.indices.tolist() == INDICES
+    assert w.indptr.tolist() == INDPTR
+
+
+def test_the_callers_arrays_stay_the_callers():
+    data, indices, indptr = DATA.copy(), np.array(INDICES, np.int32), np.array(INDPTR, np.int32)
+    w = CSRWeight.from_arrays(data, indices, indptr, (3, 4))
+    before = w.dequantize()
+    data[:], indices[:], indptr[:] = 9, 3, 0
+    assert_bits(w.dequantize(), before)
+
+
+def test_unsorted_and_duplicate_indices():
+    w = CSRWeight.from_arrays(np.array([1, 2, 4, 8, 0], f), [3, 0, 3, 1, 2], [0, 3, 5], (2, 4))
+    assert_bits(w.dequantize(), np.array([[2, 0, 0, 5], [0, 8, 0, 0]], f))
+    assert w.indices.tolist() == [0, 3, 1, 2]  # the stored zero stays
+    assert w.density == 3 / 8
+
+
+def test_refused():
+    def refused(error, match, data=DATA, indices=INDICES, indptr=INDPTR, shape=(3, 4), scale=None):
+        with pytest.raises(error, match=match):
+            CSRWeight.from_arrays(data, indices, indptr, shape, scale)
+
+    refused(ValueError, r"indices\[1\] is 4, wanted 0\.\.3", indices=[0, 4, 1])
+    refused(ValueError, r"indices\[0\] is -1", indices=[-1, 2, 1])
+    refused(ValueError, r"indices\[1\] is 4294967296", indices=np.array([0, 2**32, 1]))
+    refused(ValueError, "indices has 2 entries, data 3", indices=[0, 1])
+    refused(TypeError, "indices has dtype float64", indices=[0.0, 1.0, 2.0])
+    refused(TypeError, "indices has dtype bool", indices=np.zeros(3, bool))
+    refused(ValueError, "indices has shape", indices=np.zeros((3, 1), int))
+    refused(ValueError, r"indptr\[2\] is 1, less than indptr\[1\]", indptr=[0, 2, 1, 3])
+    refused(ValueError, "indptr has 3 entries, wanted 4", indptr=[0, 2, 3])
+    refused(ValueError, "indptr goes from 1 to 3", indptr=[1, 2, 2, 3])
+    refused(ValueError, "indptr goes from 0 to 2, wanted 0 to 3", indptr=[0, 2, 2, 2])
+    refused(ValueError, r"data\[1\] is nan", data=np.array([1, np.nan, 2], f))
+    refused(ValueError, r"data\[0\] is inf", data=np.array([np.inf, 1, 2], f))
+    refused(ValueError, "beyond float32", data=np.array([1, 1e300, 2]))
+    refused(ValueError, "data has shape", data=np.ones((3, 1), f))
+    refused(TypeError, "data has dtype int32", data=np.array([1, 2, 3], np.int32))
+    refused(TypeError, "data has dtype bool", data=np.ones(3, bool))
+    refused(TypeError, "data has dtype complex64", data=np.ones(3, np.complex64))
+    refused(TypeError, "wants a scale", data=np.ones(3, np.int8))
+    refused(TypeError, "scale is for int8 data", scale=np.ones(3, f))
+    refused(ValueError, "scale has shape", data=np.ones(3, np.int8), scale=np.ones(2, f))
+    refused(ValueError, r"scale\[1\] is not finite", data=np.ones(3, np.int8), scale=np.array([1, np.inf, 1], f))
+    refused(ValueError, r"data\[2\] is -128, wanted -127", data=np.array([1, 2, -128], np.int8), scale=np.ones(3, f))
+    refused(ValueError, "has index 2 twice", data=np.ones(3, np.int8), indices=[2, 2, 1], scale=np.ones(3, f))
+    refused(ValueError, "wanted finite", data=np.array([3e38, 3e38, 1], f), indices=[2, 2, 1])
+    for shape in (3, (3,), (3, 4, 5), (3.0, 4), "ab"):
+        refused(TypeError, "wanted two ints", shape=shape)
+    for shape in ((-1, 4), (3, 2**31), (2**40, 2**40)):
+        refused(ValueError, "shape is", shape=shape)
+
+
+def test_huge_and_empty_shapes():
+    """What is not stored takes no memory; a product of 2**61 does not overflow."""
+    w = CSRWeight.from_arrays(np.ones(1, f), [2**31 - 2], [0, 1], (1, 2**31 - 1))
+    assert 0 < w.density < 1e-9
+    for shape in ((0, 0), (0, 5), (5, 0)):
+        w = CSRWeight.from_arrays(np.empty(0, f), [], [0] * (shape[0] + 1), shape)
+        assert w.dequantize().shape == shape
+        assert w.density == 1.0
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "coo", "bsr", "lil", "dok", "dia"])
+def test_scipy_formats(kind):
+    w = matrix(12, 8, 0.3)
+    for wrap in (sparse.csr_array, sparse.csr_matrix):
+        got = CSRWeight.from_scipy(wrap(w).asformat(kind))
+        assert_bits(got.dequantize() + f(0), w)
+        assert_bits(got.to_scipy().toarray(), w)
+
+
+def test_scipy_dtypes():
+    w = matrix(6, 5, 0.5)
+    assert_bits(CSRWeight.from_scipy(sparse.csr_array(w.astype(np.float64))).dequantize(), w)
+    for dtype in (bool, np.int32, np.uint8, np.complex64):
+        with pytest.raises(TypeError, match="from_scipy: a has dtype"):
+            CSRWeight.from_scipy(sparse.csr_array(w.astype(dtype)))
+    q = np.array([[1, 0, -127], [0, 5, 0]], np.int8)
+    assert_bits(CSRWeight.from_scipy(sparse.csr_array(q), scale=np.array([1, 2], f)).dequantize(), q * np.array([[1], [2]], f))
+    with pytest.raises(TypeError, match="wants a scale"):
+        CSRWeight.from_scipy(sparse.csr_array(q))
+    with pytest.raises(TypeError, match="ndarray, wanted a SciPy sparse"):
+        CSRWeight.from_scipy(w)
+
+
+def test_scipy_matrices_that_are_not_canonical():
+    a = sparse.coo_array((np.array([1, 2, 4], f), ([0, 0, 1], [1, 1, 0])), shape=(2, 2))
+    assert_bits(CSRWeight.from_scipy(a).dequantize(), np.array([[0, 3], [4, 0]], f))
+    b = sparse.csr_array(matrix(4, 4, 0.9))
+    b.indices = b.indices.copy()
+    b.indices[0] = 77  # SciPy does not look
+    with pytest.raises(ValueError, match=r"indices\[0\] is 77"):
+        CSRWeight.from_scipy(b)
+
+
+def test_to_csr():
+    w = matrix(20, 33, 0.4)
+    w[3] = 0
+    assert_bits(ec.to_csr(w).dequantize(), w)
+    assert ec.to_csr(w).nnz == np.count_nonzero(w)
+    assert_bits(ec.to_csr(w, bits=32).dequantize(), w)
+    w8, dense = ec.to_csr(w, bits=8), ec.quantize(w)
+    assert (w8.bits, w8.op) == (8, "spmm_csr8")
+    assert_bits(w8.scale, dense.scale)
+    assert_bits(w8.dequantize() + f(0), dense.dequantize() + f(0))
+    assert w8.nnz == np.count_nonzero(dense.q)
+    assert w8.nbytes == 5 * w8.nnz + 4 * 21 + 4 * 20
+    for bits in (4, True, "8"):
+        with pytest.raises(ValueError, match="to_csr: bits is"):
+            ec.to_csr(w, bits=bits)
+    with pytest.raises(ValueError, match=r"to_csr: w\[0, 0\] is nan"):
+        ec.to_csr(np.full((2, 2), np.nan, f))
+    with pytest.raises(TypeError, match="to_csr: w has dtype int64"):
+        ec.to_csr(np.ones((2, 2), int))
+
+
+@pytest.mark.parametrize("bits", [None, 8])
+def test_copies_and_pickles(bits):
+    w, x = ec.to_csr(matrix(9, 40, 0.3), bits), rng.standard_normal((5, 40)).astype(f)
+    y = ec.linear(x, w)
+    for other in (copy.copy(w), copy.deepcopy(w), pickle.loads(pickle.dumps(w))):
+        assert_bits(other.dequantize(), w.dequantize())
+        assert_bits(ec.linear(x, other), y)
+    assert w != copy.copy(w)

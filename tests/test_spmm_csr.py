@@ -1,0 +1,191 @@
+"""spmm_csr, spmm_csr8: linear with CSR weights, and spmm. Every bit of the int8 form is promised."""
+
+import numpy as np
+import pytest
+from cases import EXACT, LAYOUTS, SPECIAL, assert_bits, bits
+from guard import filled, padded_output
+from naive import linear_int8
+
+import edgecomp as ec
+from edgecomp import reference
+
+f = np.float32
+rng = np.random.default_rng(7)
+SHAPES = [
+    (0, 5, 40), (1, 1, 1), (1, 33, 64), (2, 5, 0), (3, 0, 7), (3, 32, 65), (5, 70, 100), (8, 31, 256), (9, 64, 130), (17, 129, 300),
+    (65, 40, 1200), (130, 600, 33),
+]  # fmt: skip
+DENSITIES = [0.0, 0.02, 0.3, 1.0]
+
+
+def matrix(n, k, density):
+    """Some rows empty, some full."""
+    w = rng.standard_normal((n, k)).astype(f)
+    w[rng.random((n, k)) >= density] = 0
+    w[2::7] = 0
+    w[3::11] = 1
+    return w
+
+
+def close(y, x, w, bias=None):
+    wide, size = x.astype(np.float64), np.abs(x.astype(np.float64)) @ np.abs(w.astype(np.float64)).T
+    wanted = wide @ w.astype(np.float64).T
+    if bias is not None:
+        wanted, size = wanted + bias, size + np.abs(bias)
+    assert (np.abs(y - wanted) <= (x.shape[1] + 3) * 2.0**-24 * size + 1e-44).all()
+
+
+@pytest.mark.parametrize("density", DENSITIES)
+def test_shapes(impl, density):
+    for m, n, k in SHAPES:
+        x, bias, w = rng.standard_normal((m, k)).astype(f), rng.standard_normal(n).astype(f), matrix(n, k, density)
+        y, untouched = padded_output(m, n)
+        assert ec.linear(x, ec.to_csr(w), bias, out=y) is y
+        close(y, x, w, bias)
+        assert untouched()
+        w8, wanted, y = ec.to_csr(w, bits=8), filled((m, n)), filled((m, n))
+        reference.spmm_csr8(x, w8, bias, None, wanted)
+        ec.linear(x, w8, bias, out=y)
+        assert_bits(y, wanted, (m, n, k))
+
+
+def test_int8_is_dense_int8():
+    """The zeros add nothing: the bits of Int8Weight, and of the loops that share no code with the package."""
+    for m, n, k in SHAPES:
+        x, w = rng.standard_normal((m, k)).astype(f), matrix(n, k, 0.3)
+        assert_bits(ec.linear(x, ec.to_csr(w, bits=8)), ec.linear(x, ec.quantize(w)))
+    x, w = rng.standard_normal((3, 30)).astype(f), ec.quantize(matrix(20, 30, 0.3))
+    assert_bits(ec.linear(x, ec.to_csr(w.dequantize(), bits=8)), linear_int8(x, w.q, w.scale))
+
+
+@pytest.mark.parametrize("bits", [None, 8])
+def test_threads_give_the_same_bits(impl, bits):
+    x, w = rng.standard_normal((70, 500)).astype(f), ec.to_csr(matrix(700, 500, 0.1), bits)
+    wanted = ec.linear(x, w, threads=1)
+    for threads in (2, 3, 5):
+        assert_bits(ec.linear(x, w, threads=threads), wanted)
+
+
+def test_int8_row_alone_and_in_a_batch(impl):
+    x, w = rng.standard_normal((70, 200)).astype(f), ec.to_csr(matrix(70, 200, 0.2), 8)
+    whole = ec.linear(x, w)
+    for i in range(len(x)):
+        assert_bits(ec.linear(x[i], w), whole[i])
+    assert_bits(ec.linear(ec.quantize_rows(x), w), whole)
+    assert_bits(ec.linear(ec.quantize_rows(x[:1]), w), whole[:1])
+
+
+@pytest.mark.parametrize("activation", EXACT)
+def test_activations_that_are_exact(impl, activation):
+    for m in (1, 20):
+        x, w, bias = rng.standard_normal((m, 130)).astype(f), matrix(33, 130, 0.2), rng.standard_normal(33).astype(f)
+        wanted = filled((m, 33))
+        reference.spmm_csr8(x, ec.to_csr(w, 8), bias, activation, wanted)
+        assert_bits(ec.linear(x, ec.to_csr(w, 8), bias, activation=activation), wanted)
+        plain = ec.linear(x, ec.to_csr(w), bias)
+        assert_bits(ec.linear(x, ec.to_csr(w), bias, activation=activation), reference.ACTIVATIONS[activation](plain))
+
+
+def test_non_finite_rows(impl):
+    """int8: the row is NaN. float32: only what is stored counts, as in SciPy."""
+    w = np.zeros((3, 40), f)
+    w[0, 5], w[1, 6] = 2, 3
+    for m in (1, 9):
+        for bad in (np.nan, np.inf, -np.inf):
+            x = rng.standard_normal((m, 40)).astype(f)
+            x[m - 1, 5] = bad
+            y8, y = ec.linear(x, ec.to_csr(w, 8)), ec.linear(x, ec.to_csr(w))
+            assert (bits(y8[m - 1]) == 0x7FC00000).all()
+            assert np.isfinite(y8[: m - 1]).all()
+            np.testing.assert_array_equal(y[m - 1, 0], f(bad) * 2)
+            np.testing.assert_array_equal(y[:, 1], x[:, 6] * 3)
+            np.testing.assert_array_equal(y[:, 2], 0)
+
+
+def test_scales_of_every_kind(impl):
+    scale = np.array([s for s in SPECIAL if np.isfinite(s)], f)
+    q = rng.integers(-127, 128, (len(scale), 40)).astype(np.int8)
+    n = len(scale)
+    w = ec.CSRWeight.from_arrays(q.reshape(-1), np.tile(np.arange(40), n), np.arange(n + 1) * 40, (n, 40), scale)
+    for m in (1, 3, 20):
+        x = rng.standard_normal((m, 40)).astype(f)
+        assert_bits(ec.linear(x, w), linear_int8(x, q, scale))
+
+
+def test_sums_beyond_int32(impl):
+    k = 70_000
+    w = ec.CSRWeight.from_arrays(np.full(k, 127, np.int8), np.arange(k), [0, k], (1, k), np.ones(1, f))
+    for m in (1, 17):
+        x = np.full((m, k), 255, f)
+        assert_bits(ec.linear(x, w), np.full((m, 1), f(255 * 127 * k)))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(impl, layout):
+    x, w = rng.standard_normal((19, 65)).astype(f), matrix(33, 65, 0.2)
+    for bits_ in (None, 8):
+        assert_bits(ec.linear(LAYOUTS[layout](x), ec.to_csr(w, bits_)), ec.linear(x, ec.to_csr(w, bits_)))
+
+
+def test_power_law_rows(impl):
+    """One row holds half of the entries."""
+    w = matrix(300, 2000, 0.01)
+    w[17] = rng.standard_normal(2000)
+    for m in (1, 5, 40):
+        x = rng.standard_normal((m, 2000)).astype(f)
+        close(ec.linear(x, ec.to_csr(w)), x, w)
+
+
+def test_float32_compute_and_int8_output(impl):
+    x, w = rng.standard_normal((4, 64)).astype(f), ec.to_csr(matrix(20, 64, 0.4), 8)
+    close(ec.linear(x, w, compute="float32"), x, w.dequantize())
+    y = ec.linear(x, w)
+    wanted = np.clip(np.rint(y / f(0.05)) + 3, -128, 127).astype(np.int8)
+    np.testing.assert_array_equal(ec.linear(x, w, out_dtype="int8", out_scale=0.05, out_zero=3), wanted)
+    with pytest.raises(ValueError, match="wants quantized weights"):
+        ec.linear(x, ec.to_csr(matrix(20, 64, 0.4)), compute="int8")
+    with pytest.raises(ValueError, match="group_size=32, w has None"):
+        ec.linear(ec.quantize_rows(x, group_size=32), w)
+
+
+def test_spmm(impl):
+    sparse = pytest.importorskip("scipy.sparse")
+    a, b = matrix(20, 30, 0.2), rng.standard_normal((30, 9)).astype(f)
+    w = ec.to_csr(a)
+    y = ec.spmm(w, b)
+    assert y.flags.c_contiguous
+    close(y.T, b.T, a)
+    assert_bits(ec.spmm(sparse.csr_array(a), b), y)
+    assert_bits(ec.spmm(sparse.coo_array(a), b.astype(np.float64)), y)
+    out = filled((20, 9))
+    assert ec.spmm(w, b, out=out, threads=1) is out
+    assert_bits(out, y)
+    assert ec.spmm(w, b[:, 0]).shape == (20,)
+    assert_bits(ec.spmm(ec.to_csr(a, 8), b), np.ascontiguousarray(ec.linear(b.T, ec.to_csr(a, 8)).T))
+    assert ec.spmm(w, b[:, :0]).shape == (20, 0)
+
+
+def test_spmm_refused():
+    a = ec.to_csr(np.eye(3, dtype=f))
+    with pytest.raises(TypeError, match="spmm: a is a ndarray, wanted a CSRWeight"):
+        ec.spmm(np.eye(3, dtype=f), np.ones((3, 2), f))
+    with pytest.raises(ValueError, match=r"spmm: b has shape \(2, 2\), a takes \[3, M\]"):
+        ec.spmm(a, np.ones((2, 2), f))
+    with pytest.raises(ValueError, match="spmm: out has shape"):
+        ec.spmm(a, np.ones((3, 2), f), out=np.ones((2, 3), f))
+    square = np.ones((3, 3), f)
+    with pytest.raises(ValueError, match="spmm: out overlaps an input"):
+        ec.spmm(a, square, out=square)
+    with pytest.raises(ValueError, match="spmm: threads"):
+        ec.spmm(a, square, threads=0)
+
+
+def test_explain():
+    x, w = np.zeros((4, 64), f), matrix(4, 64, 0.5)
+    assert ec.explain(x, ec.to_csr(w)).op == "spmm_csr"
+    e = ec.explain(x, ec.to_csr(w, 8))
+    assert e.op == "spmm_csr8"
+    assert "x: quantised to uint8 per row" in e.notes
+    e = ec.explain(x, ec.to_csr(w, 8), compute="float32")
+    assert e.op == "spmm_csr"
+    assert "converted to float32 at each call" in str(e)
