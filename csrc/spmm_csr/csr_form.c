@@ -9,7 +9,12 @@
  * Each part begins at a multiple of 8 bytes. Rows with many entries make a block short: a block is a share of the work. */
 #include "../kernels.h"
 
-enum { K_MAX = 66311 /* 255 * 127 * K < 2^31 */, HEADER = 24, SHARES = 24, ROW_WORK = 4 /* what a row costs beside its entries, in entries */ };
+enum {
+    K_MAX = 66311, /* 255 * 127 * K < 2^31 */
+    HEADER = 24,
+    SHARES = 24,
+    ROW_WORK = 4 /* what a row costs beside its entries, in entries */
+};
 
 static size_t round8(size_t bytes) { return (bytes + 7) & ~(size_t)7; }
 
@@ -22,7 +27,8 @@ static int64_t block_inputs(int64_t n, int64_t k, const ec_csr *w)
     return wanted < least ? least : EC_MIN(wanted, most);
 }
 
-/* One token reads the CSR arrays; so do all where blocks of inputs would be emptier than one entry a row, and int8 sums that need 64 bits. */
+/* One token reads the CSR arrays; so do all where blocks of inputs would be emptier than one entry a row, and int8 sums that need 64
+ * bits. */
 int ec_csr_needs_form(int64_t m, int64_t n, int64_t k, const ec_csr *w)
 {
     return m > 1 && n > 0 && k > 0 && (!w->codes || k <= K_MAX) && w->indptr[n] >= n * (ec_div_up(k, block_inputs(n, k, w)) - 1);

@@ -204,7 +204,10 @@ static void rows_chunk(void *ctx, int64_t chunk, int thread)
 }
 
 /* 1/12 ns for an entry and a token; one token, or reading the weight, 0.4 ns an entry. */
-static int threads_for(double m, double entries, int threads) { return ec_threads_that_pay(threads, entries * (m / 12 > 0.4 ? m / 12 : 0.4)); }
+static int threads_for(double m, double entries, int threads)
+{
+    return ec_threads_that_pay(threads, entries * (m / 12 > 0.4 ? m / 12 : 0.4));
+}
 
 int ec_spmm_csr_threads(int64_t m, int64_t n, int64_t k, int threads) { return threads_for((double)m, (double)n * (double)k, threads); }
 int ec_spmm_csr8_threads(int64_t m, int64_t n, int64_t k, int threads) { return ec_spmm_csr_threads(m, n, k, threads); }
