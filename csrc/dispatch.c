@@ -91,6 +91,7 @@ ec_spmm_csr8_fn ec_spmm_csr8_scalar, ec_spmm_csr8_avx2;
 ec_transpose_f32_fn ec_transpose_f32_scalar, ec_transpose_f32_avx2, ec_transpose_f32_neon;
 ec_expand_s8_fn ec_expand_s8_scalar, ec_expand_s8_avx2, ec_expand_s8_neon;
 ec_activation_fn ec_activation_scalar, ec_activation_avx2, ec_activation_avx512, ec_activation_neon;
+extern const ec_kd_loss_impl ec_kd_loss_scalar, ec_kd_loss_avx2, ec_kd_loss_avx512, ec_kd_loss_neon;
 
 static const struct { int isa; ec_gemm_s8c_impl impl; } GEMM_S8C[] = {
 #ifdef EC_X86
@@ -214,6 +215,16 @@ static const struct { int isa; ec_activation_fn *fn; } ACTIVATION[] = {
     {SCALAR, ec_activation_scalar},
 };
 
+static const struct { int isa; const ec_kd_loss_impl *impl; } KD_LOSS[] = {
+#ifdef EC_X86
+    {AVX512, &ec_kd_loss_avx512},
+    {AVX2, &ec_kd_loss_avx2},
+#elif defined(EC_ARM64)
+    {NEON, &ec_kd_loss_neon},
+#endif
+    {SCALAR, &ec_kd_loss_scalar},
+};
+
 /* ---- the choice ------------------------------------------------------------------------------------------------------ */
 
 static _Atomic unsigned usable; /* bit per line; 0: not asked yet. The scalar bit is always set. */
@@ -245,6 +256,7 @@ ec_quantize_rows_fn *ec_use_quantize_rows(void) { CHOOSE(QUANTIZE_ROWS, i) retur
 ec_transpose_f32_fn *ec_use_transpose_f32(void) { CHOOSE(TRANSPOSE_F32, i) return TRANSPOSE_F32[i].fn; }
 ec_expand_s8_fn *ec_use_expand_s8(void) { CHOOSE(EXPAND_S8, i) return EXPAND_S8[i].fn; }
 ec_activation_fn *ec_use_activation(void) { CHOOSE(ACTIVATION, i) return ACTIVATION[i].fn; }
+const ec_kd_loss_impl *ec_use_kd_loss(void) { CHOOSE(KD_LOSS, i) return KD_LOSS[i].impl; }
 
 const char *ec_variant(const char *op)
 {
@@ -257,6 +269,7 @@ const char *ec_variant(const char *op)
     CHOOSE(QUANTIZE_ROWS, rows)
     CHOOSE(QUANTIZE_GROUPS, groups)
     CHOOSE(ACTIVATION, act)
+    CHOOSE(KD_LOSS, kd)
     if (!strcmp(op, "gemm_s8c"))
         return ISA_NAMES[GEMM_S8C[s8c].isa];
     if (!strcmp(op, "gemm_f32"))
@@ -275,6 +288,8 @@ const char *ec_variant(const char *op)
         return ISA_NAMES[QUANTIZE_ROWS[rows].isa];
     if (!strcmp(op, "activation"))
         return ISA_NAMES[ACTIVATION[act].isa];
+    if (!strcmp(op, "kd_loss"))
+        return ISA_NAMES[KD_LOSS[kd].isa];
     return NULL;
 }
 

@@ -195,6 +195,32 @@ int ec_gemm_f32_threads(int64_t m, int64_t n, int64_t k, int threads);
 int ec_gemm_f32(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const float *w, int64_t ldw, const float *bias, int act,
                 float *y, int64_t ldy, int threads, void *workspace, size_t size);
 
+/* ---- distillation -------------------------------------------------------------------------------------------------- */
+
+/* What distils, of the teacher's p and the student's q: sum p log(p/q); sum q log(q/p); beta KL(p, m) + (1 - beta) KL(q, m) with
+ * m = beta p + (1 - beta) q; sum |p - q| / 2; sum ((s - t) / temperature)^2. */
+enum { EC_KD_KL, EC_KD_REVERSE_KL, EC_KD_JSD, EC_KD_TVD, EC_KD_MSE };
+
+typedef struct {
+    int32_t kind;               /* EC_KD_* */
+    double temperature;         /* q = softmax(s / temperature) */
+    double teacher_temperature; /* p = softmax(t / teacher_temperature): 1 for log-probabilities that are softened already */
+    double kd, ce;              /* a row's loss is kd * KD + ce * CE, CE the cross entropy of softmax(s) with its label */
+    double beta;                /* of EC_KD_JSD, between 0 and 1 */
+    double smoothing;           /* of the labels, 0..1 */
+    double scale;               /* of the gradients, not of the losses */
+} ec_kd;
+
+/* loss[i] = weight[i] * (the loss of row i), grad[m][ldg] = scale * weight[i] * its derivative by the student's logits.
+ * student, teacher: float32 [m][lds], [m][ldt], n >= 1 classes. labels: [m] in 0..n-1, or NULL if ce is 0. weight: [m]; a row of
+ * weight 0 gives zeros, and its label is not read. grad: NULL, or where it goes: may be student, with ldg = lds.
+ * -inf masks a class. A row with NaN or +inf, or with nothing but -inf, gives NaN in its loss and gradient.
+ * The order of summation depends on n and the ISA: the same bits for every thread count. */
+size_t ec_kd_loss_workspace(int64_t m, int64_t n, int threads);
+int ec_kd_loss_threads(int64_t m, int64_t n, int64_t k, int threads); /* k is not used */
+int ec_kd_loss(int64_t m, int64_t n, const float *student, int64_t lds, const float *teacher, int64_t ldt, const int64_t *labels,
+               const double *weight, const ec_kd *how, double *loss, float *grad, int64_t ldg, int threads, void *workspace, size_t size);
+
 /* ---- this machine's peaks ------------------------------------------------------------------------------------------ */
 
 enum { EC_ROOF_DOT_S8, EC_ROOF_CHAIN_S8, EC_ROOF_FMA_F32, EC_ROOF_READ, EC_ROOF_COPY };

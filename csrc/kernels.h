@@ -309,6 +309,46 @@ EC_INLINE float ec_clamp_activation(int act, float v)
 /* The body of ec_requantize, for who is inside a job already. */
 void ec_requantize_values(int64_t count, const float *y, float scale, int zero, int8_t *q);
 
+/* ---- kd_loss ----------------------------------------------------------------------------------------------------- */
+
+/* A row is worked off in blocks, each relative to the largest logits met so far. With x = (s - max_s) / T and y likewise of the teacher:
+ * w = e^x, z = e^y, and e = T (y - x), what the two differ by. */
+enum { EC_KD_BLOCK = 1024 };
+
+typedef struct {
+    int power;          /* e^(s - max_s) = w^power: 1 to 4, or 0 where T is none of them */
+    int ce;             /* whether anyone asks for e^(s - max_s) */
+    float inv_s, inv_t; /* 1 / temperatures */
+    float ratio;        /* inv_t / inv_s */
+    float max_s, max_t; /* of what was met so far, at least -FLT_MAX */
+    float beta;
+} ec_kd_row;
+
+typedef struct { double w, w1, z, ze; } ec_kd_sums; /* of w, e^(s - max_s), z and z * e */
+
+typedef struct {
+    /* The largest s and t, and the smallest of both. */
+    void (*extremes)(int64_t n, const float *s, const float *t, float out[3]);
+    /* w and z of a block; adds to the sums. masked: there may be -inf. */
+    void (*forward)(int64_t n, const float *s, const float *t, const ec_kd_row *r, int masked, float *w, float *z, ec_kd_sums *sums);
+    /* w = e^(s - max_s), z = s - t, 0 for a class that both mask; returns the sum of z^2. */
+    double (*squares)(int64_t n, const float *s, const float *t, const ec_kd_row *r, int masked, float *w, float *z, ec_kd_sums *sums);
+    /* Adds to out the sums of q - p, by e where q is about p: exact to second order; and of p e. e is relative to the maxima in r; w and z
+     * times scale[0] and scale[1] are q and p, both with p's normaliser. */
+    void (*refine)(int64_t n, const float *s, const float *t, const ec_kd_row *r, const float *w, const float *z, const float scale[2],
+                   double out[2]);
+    /* Adds to out the sum of e^(s - max_s) without its largest terms, which are 1, and how many these are. */
+    void (*rest)(int64_t n, const float *s, float max_s, double out[2]);
+    /* Of a kind but KL: z becomes g, the loss's derivative by q; adds to out the sums of the loss and of q g. w and z times scale[0] and
+     * scale[1] are q and p; log(q / p) = -inv_s * e - lambda, e relative to the maxima in r. */
+    void (*pair)(int kind, int64_t n, const float *s, const float *t, const ec_kd_row *r, const float *w, float *z, const float scale[2],
+                 float lambda, double out[2]);
+    /* grad = c[0] e^(s - max_s) + c[1] w (z - mean) - c[3]; or, if kl, c[0] e^(s - max_s) + c[1] w - c[2] z - c[3].
+     * stream: past the caches. */
+    void (*gradient)(int kl, int64_t n, const float *s, const ec_kd_row *r, const float *w, const float *z, const float c[4], float mean,
+                     float *grad, int stream);
+} ec_kd_loss_impl;
+
 /* ---- roof ------------------------------------------------------------------------------------------------------ */
 
 /* Runs `reps` rounds of one loop over a (and b), returns the operations or bytes done. */
@@ -348,6 +388,7 @@ ec_quantize_rows_fn *ec_use_quantize_rows(void);
 ec_transpose_f32_fn *ec_use_transpose_f32(void);
 ec_expand_s8_fn *ec_use_expand_s8(void);
 ec_activation_fn *ec_use_activation(void);
+const ec_kd_loss_impl *ec_use_kd_loss(void);
 
 /* ---- threads.c --------------------------------------------------------------------------------------------------- */
 

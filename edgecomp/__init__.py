@@ -2,6 +2,7 @@
 
 from edgecomp import reference
 from edgecomp.backend import info, set_backend, warmup
+from edgecomp.distillation import distillation_loss
 from edgecomp.grouped import GroupedInt8Weight, Int4Weight
 from edgecomp.ops import Explanation, explain, linear, matmul_int8, quantize_rows, spmm
 from edgecomp.pool import get_num_threads, register_threadpoolctl, set_num_threads, threads
@@ -20,6 +21,7 @@ __all__ = [
     "Int4Weight",
     "Int8Weight",
     "QuantizedRows",
+    "distillation_loss",
     "explain",
     "get_include",
     "get_num_threads",

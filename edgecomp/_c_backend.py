@@ -269,6 +269,33 @@ def gemm_f32(x: Float32, w: Float32 | DenseWeight, bias: Float32 | None, activat
         _recover(status, lib.ec_gemm_f32_workspace(m, k, ldw == 0, threads))
 
 
+KD_KINDS = {name: getattr(lib, "EC_KD_" + name.upper()) for name in ("kl", "reverse_kl", "jsd", "tvd", "mse")}
+_DOUBLES, _INT64S = ffi.typeof("double[]"), ffi.typeof("int64_t[]")
+
+
+def kd_loss(
+    student: Float32,
+    teacher: Float32,
+    labels: npt.NDArray[np.int64] | None,
+    weight: npt.NDArray[np.float64],
+    how: reference.Objective,
+    scale: float,
+    losses: npt.NDArray[np.float64],
+    grad: Float32 | None,
+    threads: int = 0,
+) -> None:
+    m, n = student.shape
+    struct = ffi.new("ec_kd *", (KD_KINDS[how.kind], *how[1:], scale))
+    known = _NULL if labels is None else _buffer(_INT64S, labels)
+    out, ldg = (_NULL, n) if grad is None else _matrix(_FLOATS, grad, n)
+    args = (
+        m, n, *_matrix(_FLOATS, student, n), *_matrix(_FLOATS, teacher, n), known, _buffer(_DOUBLES, weight), struct,
+        _buffer(_DOUBLES, losses), out, ldg, threads,
+    )  # fmt: skip
+    while status := lib.ec_kd_loss(*args, _scratch.pointer, _scratch.size):
+        _recover(status, lib.ec_kd_loss_workspace(m, n, threads))
+
+
 def requantize(y: Float32, scale: float, zero: int, q: npt.NDArray[np.int8]) -> None:
     for source, target in zip(y, q, strict=True):
         lib.ec_requantize(len(source), _vector(source), scale, zero, _buffer(_INT8S, target))

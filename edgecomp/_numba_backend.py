@@ -111,7 +111,9 @@ def threads_for(op: str, m: int, n: int, k: int, limit: int) -> int:
 
 
 def variant(op: str) -> str:
-    """How the op's tile is written; "numba" for plain loops, which LLVM fits to the CPU."""
+    """How the op's tile is written; "loops" for plain loops, which LLVM fits to the CPU; "numpy" where the reference serves."""
+    if op == "kd_loss":
+        return "numpy"
     return str(_module(_TILES[op]).ISA.name) if op in _TILES else "loops"
 
 
@@ -291,6 +293,9 @@ def gemm_sg_f32(x: Float32, w: GroupedWeight, bias: Float32 | None, activation: 
 def gemm_f32(x: Float32, w: Float32 | DenseWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
     weights = (w.panels, _NO_MATRIX) if isinstance(w, DenseWeight) else (_NO_PANELS, w)
     _gemm_f32(x, (*weights, _NO_CODES, _NO_SCALES, *_NO_RECORDS), w.shape, bias, activation, y, threads)
+
+
+kd_loss = reference.kd_loss
 
 
 def requantize(y: Float32, scale: float, zero: int, q: npt.NDArray[np.int8], threads: int = 0) -> None:

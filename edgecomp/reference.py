@@ -6,7 +6,7 @@ every other backend gives the same results up to a transcendental activation. Ar
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from edgecomp.sparse import CSRWeight
 from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 _f = np.float32
 
 
@@ -277,3 +278,111 @@ ACTIVATIONS = {
     "sigmoid": _rounded(lambda v: 1 / (1 + np.exp(-v))),
 }
 """What `activation=` may name. leaky_relu has slope 0.01; gelu is the exact one (erf), gelu_tanh its tanh form."""
+
+
+class Objective(NamedTuple):
+    """What kd_loss minimises, for each row: kd * KD + ce * CE."""
+
+    kind: str
+    temperature: float
+    teacher_temperature: float  # what the teacher's values are divided by: 1 for log-probabilities, which are softened already
+    kd: float  # alpha T^2, or alpha
+    ce: float  # 1 - alpha
+    beta: float
+    smoothing: float
+
+
+def kd_loss(
+    student: Float32,
+    teacher: Float32,
+    labels: npt.NDArray[np.int64] | None,
+    weight: Float64,
+    how: Objective,
+    scale: float,
+    losses: Float64,
+    grad: Float32 | None,
+    threads: int = 0,
+) -> None:
+    """losses [M] = weight * (how.kd * KD + how.ce * CE); grad [M, V] = scale * weight * its derivative by the student's logits.
+
+    Rows of weight 0 give 0 in both, whatever is in them: their labels are not read. grad may be student.
+    """
+    step = max(1, (1 << 18) // max(1, student.shape[1]))  # rows in float64: 2 MB an array
+    for i in range(0, len(student), step):
+        part = slice(i, i + step)
+        used = weight[part] > 0
+        known = None if labels is None else np.where(used, labels[part], 0)
+        loss, slope = kd_rows(student[part].astype(np.float64), teacher[part].astype(np.float64), known, how)
+        with np.errstate(all="ignore"):
+            losses[part] = np.where(used, weight[part] * loss, 0)
+            if grad is not None:
+                grad[part] = np.where(used[:, None], (scale * weight[part])[:, None] * slope, 0)
+
+
+def kd_rows(s: Float64, t: Float64, labels: npt.NDArray[np.int64] | None, how: Objective) -> tuple[Float64, Float64]:
+    """The loss [M] and its derivative [M, V] by s, in the precision of its arguments: both terms for each row."""
+    with np.errstate(all="ignore"):
+        if how.kind == "mse":
+            both = np.isneginf(s) & np.isneginf(t)  # a class that neither has
+            d = np.where(both, 0, s - t) / how.temperature
+            loss, slope = (d * d).sum(axis=1), 2 * d
+        else:
+            loss, slope = KD_KINDS[how.kind](_log_softmax(t / how.teacher_temperature), _log_softmax(s / how.temperature), how.beta)
+        if how.kd == 0:  # no infinity of a term that has no part in the loss
+            loss, slope = np.zeros(len(s)), np.zeros(s.shape)
+        broken = np.isnan(s).any(axis=1) | np.isnan(t).any(axis=1)
+        if how.kind != "mse":  # no softmax of +inf, nor of nothing but masks
+            broken |= np.isinf(s.max(axis=1)) | np.isinf(t.max(axis=1))
+        loss, slope = loss + np.where(broken, np.nan, 0), slope + np.where(broken, np.nan, 0)[:, None]
+        loss, slope = how.kd * loss, how.kd / how.temperature * slope
+        if labels is not None and how.ce != 0:
+            rows, classes, lq = np.arange(len(s)), s.shape[1], _log_softmax(s)
+            soft = np.mean(-lq, axis=1) if how.smoothing else 0
+            loss = loss + how.ce * ((1 - how.smoothing) * -lq[rows, labels] + how.smoothing * soft)
+            slope = slope + how.ce * (np.exp(lq) - how.smoothing / classes)
+            slope[rows, labels] -= how.ce * (1 - how.smoothing)
+    return loss, slope
+
+
+def _log_softmax(x: Float64) -> Float64:
+    x = x - x.max(axis=1, keepdims=True)
+    normaliser: Float64 = np.log(np.exp(x).sum(axis=1, keepdims=True))
+    return x - normaliser
+
+
+# Each from log p (teacher) and log q (student) to the loss, and its derivative by the softened logits x, of which q is the softmax.
+# By the chain rule that is q (g - sum q g), g being the derivative by q. -inf is a class that is masked: 0 log 0 = 0.
+
+
+def _kl(lp: Float64, lq: Float64, beta: float) -> tuple[Float64, Float64]:
+    """sum p log(p / q): Hinton, Vinyals and Dean 2015. inf where the teacher has a class that the student masks."""
+    term = np.where(lp > -np.inf, np.where(lq > -np.inf, np.exp(lp) * (lp - lq), np.inf), 0)
+    return np.maximum(term.sum(axis=1), 0), np.exp(lq) - np.exp(lp)
+
+
+def _reverse_kl(lp: Float64, lq: Float64, beta: float) -> tuple[Float64, Float64]:
+    """sum q log(q / p): Gu et al. 2024 (MiniLLM). inf where the student has a class that the teacher masks, and NaN as derivative."""
+    q, d = np.exp(lq), lq - lp
+    loss = np.where(lq > -np.inf, np.where(lp > -np.inf, q * d, np.inf), 0).sum(axis=1)
+    slope = np.where(lq > -np.inf, q * (d - loss[:, None]), 0)
+    return np.maximum(loss, 0), np.where(np.isinf(loss)[:, None], np.nan, slope)
+
+
+def _jsd(lp: Float64, lq: Float64, beta: float) -> tuple[Float64, Float64]:
+    """beta KL(p, m) + (1 - beta) KL(q, m) with m = beta p + (1 - beta) q: Agarwal et al. 2024 (GKD)."""
+    p, q = np.exp(lp), np.exp(lq)
+    lm = np.logaddexp(lp + np.log(beta), lq + np.log1p(-beta))
+    to_p, to_q = np.where(lp > -np.inf, lp - lm, 0), np.where(lq > -np.inf, lq - lm, 0)
+    loss = (beta * p * to_p + (1 - beta) * q * to_q).sum(axis=1)
+    return np.maximum(loss, 0), (1 - beta) * q * (to_q - (q * to_q).sum(axis=1, keepdims=True))
+
+
+def _tvd(lp: Float64, lq: Float64, beta: float) -> tuple[Float64, Float64]:
+    """sum |p - q| / 2: Wen et al. 2023 (f-distill)."""
+    p, q = np.exp(lp), np.exp(lq)
+    g = np.sign(q - p) / 2
+    return np.abs(q - p).sum(axis=1) / 2, q * (g - (q * g).sum(axis=1, keepdims=True))
+
+
+KD_KINDS = {"kl": _kl, "reverse_kl": _reverse_kl, "jsd": _jsd, "tvd": _tvd}
+"""What `distillation_loss(kind=)` may name, beside "mse" on the logits."""

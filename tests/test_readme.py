@@ -24,7 +24,8 @@ def table() -> str:
     ec.set_backend("auto")
     head = ["op", "NumPy", "Numba", *(f"C {isa}" for isa in c.ISAS)]
     numba = backend.load_numba()
-    rows = [head, ["---"] * len(head), *([f"`{op}`", "x", "x" if numba.variant(op) else "", *marks] for op, marks in own.items())]
+    jit = {op: "" if numba.variant(op) == "numpy" else "x" for op in backend.OPS}
+    rows = [head, ["---"] * len(head), *([f"`{op}`", "x", jit[op], *marks] for op, marks in own.items())]
     return "".join("| " + " | ".join(row) + " |\n" for row in rows)
 
 

@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 
 #include "grouped.h"
+#include "kd.h"
 #include "pool.h"
 #include "sparse.h"
 
@@ -39,6 +40,7 @@ static const op OPS[] = {
     {"spmm_csr", make_spmm_csr, check_spmm_csr, 1, 1, 1, {"spmm_csr", "activation"}},
     {"spmm_csr8", make_spmm_csr8, check_spmm_csr8, 1, 1, 1, {"spmm_csr8", "quantize_rows", "activation"}},
     {"activation", make_activation, check_activation, 1, 1, 0, {"activation", "gemm_s8c"}},
+    {"kd_loss", make_kd, check_kd, 1, 1, 0, {"kd_loss"}},
     {"pool", make_pool, check_pool, 0, 0, 0, {"gemm_s8c"}},
     {"roof", make_nothing, check_roof, 0, 0, 0, {"gemm_f32", "gemm_s8c"}},
 };
@@ -107,6 +109,10 @@ static void run_op(const op *op)
         run_problem(op, 5, 18, 66311); /* the largest k for uint8 */
     if (op->check == check_activation)
         run_problem(op, 3, quick || small ? 4001 : 100003, 0);
+    if (op->check == check_kd) {
+        run_problem(op, 3, 2500, 0);
+        run_problem(op, quick || small ? 9 : 300, 5001, 0); /* large: written past the caches */
+    }
     for (int isa = 0; isa < ec_isa_count(); isa++)
         if (passed[isa]) {
             ec_set_isa(ec_isa_name(isa));
@@ -143,9 +149,12 @@ static void check_short_workspaces(void)
     const int32_t none = 0;
     const ec_csr csr = {.indptr = &none, .values = &(const float){0}}, csr8 = {.indptr = &none, .codes = &w};
     const size_t sparse = ec_spmm_csr_workspace(m, k, 2) - 1, sparse8 = ec_spmm_csr8_workspace(m, k, 2) - 1;
+    const ec_kd how = {EC_KD_KL, 1, 1, 1, 0, 0.5, 0, 1};
+    const size_t kd = ec_kd_loss_workspace(m, n, 2) - 1;
     const int refused[] = {
         ec_spmm_csr(m, n, k, NULL, k, &csr, NULL, EC_ACT_NONE, NULL, n, 2, NULL, sparse),
         ec_spmm_csr8(m, n, k, NULL, k, NULL, NULL, NULL, &csr8, NULL, EC_ACT_NONE, NULL, n, 2, NULL, sparse8),
+        ec_kd_loss(m, n, NULL, n, NULL, n, NULL, NULL, &how, NULL, NULL, n, 2, NULL, kd),
         ec_quantize_groups(m, k, 32, NULL, k, NULL, NULL, 2, NULL, groups),
         ec_gemm_s4g(m, n, k, NULL, k, NULL, NULL, &grouped, NULL, EC_ACT_NONE, NULL, n, 2, NULL, sg),
         ec_gemm_s8g(m, n, k, NULL, k, NULL, NULL, &grouped, NULL, EC_ACT_NONE, NULL, n, 2, NULL, sg),

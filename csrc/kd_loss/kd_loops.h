@@ -1,0 +1,368 @@
+/* The passes over a block of a row, once for all ISAs. Included by their files inside the target region, after LANES, vf (a vector of LANES
+ * floats) and vfma, vmax, vmin, vpick (a > b ? x : y), vstream. The rest is what gcc and clang know of vectors. */
+typedef int32_t vi __attribute__((vector_size(4 * LANES)));
+typedef uint32_t vu __attribute__((vector_size(4 * LANES))); /* bits: these may wrap */
+
+/* Sums leave float32 after so many additions in a lane: each then adds at most 2^-20 of itself as error, and far less as a rule. */
+enum { RUN = 16 * LANES };
+
+EC_INLINE vf vset(float v) { return (vf){0} + v; }
+
+EC_INLINE vf vload(const float *p)
+{
+    vf v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+EC_INLINE void vstore(float *p, vf v) { memcpy(p, &v, sizeof v); }
+
+/* Below LANES values. */
+EC_INLINE vf vload_part(const float *p, int64_t n, float missing)
+{
+    float part[LANES];
+    for (int i = 0; i < LANES; i++)
+        part[i] = missing;
+    memcpy(part, p, (size_t)n * 4);
+    return vload(part);
+}
+
+EC_INLINE void vstore_part(float *p, vf v, int64_t n) { memcpy(p, &v, (size_t)n * 4); }
+
+EC_INLINE void add_lanes(double *sums, vf v)
+{
+    for (int i = 0; i < LANES; i++)
+        sums[i] += (double)v[i];
+}
+
+EC_INLINE double total(const double *sums)
+{
+    double sum = 0;
+    for (int i = 0; i < LANES; i++)
+        sum += sums[i];
+    return sum;
+}
+
+/* 2^n from n + 1.5 * 2^23, whose low bits are n. */
+EC_INLINE vf vpow2(vf shifted) { return (vf)(((vu)shifted << 23) + 0x3F800000u); }
+
+/* ec_exp of vmath.h for x up to 88, at most 1.2 ulp off; but 0 below -87, which spares the second factor for denormals. NaN stays. */
+EC_INLINE vf vexp(vf x)
+{
+    const vf shift = vset(0x1.8p23f), shifted = vfma(x, vset(1.44269504f), shift), n = shifted - shift;
+    const vf r = vfma(n, vset(2.12194440e-4f), vfma(n, vset(-0.693359375f), x));
+    vf p = vfma(vset(1.9875691500e-4f), r, vset(1.3981999507e-3f));
+    p = vfma(p, r, vset(8.3334519073e-3f));
+    p = vfma(p, r, vset(4.1665795894e-2f));
+    p = vfma(p, r, vset(1.6666665459e-1f));
+    p = vfma(p, r, vset(5.0000001201e-1f));
+    p = vfma(p * r, r, r) + vset(1);
+    return vpick(vset(-87), x, vset(0), p * vpow2(shifted));
+}
+
+/* e^x - 1 for x up to 88: small results keep their digits. */
+EC_INLINE vf vexpm1(vf x)
+{
+    const vf shift = vset(0x1.8p23f), shifted = vfma(x, vset(1.44269504f), shift), n = shifted - shift;
+    const vf r = vfma(n, vset(2.12194440e-4f), vfma(n, vset(-0.693359375f), x)), scale = vpow2(shifted);
+    vf p = vfma(vset(1.9875691500e-4f), r, vset(1.3981999507e-3f));
+    p = vfma(p, r, vset(8.3334519073e-3f));
+    p = vfma(p, r, vset(4.1665795894e-2f));
+    p = vfma(p, r, vset(1.6666665459e-1f));
+    p = vfma(p, r, vset(5.0000001201e-1f));
+    return vpick(vset(-87), x, vset(-1), vfma(scale, vfma(p * r, r, r), scale - vset(1)));
+}
+
+/* log(1 + y) for -1 < y <= 0: the polynomial of Cephes logf, and what 1 + y has rounded away. */
+EC_INLINE vf vlog1p(vf y)
+{
+    const vf v = y + vset(1);
+    const vi k = (vi)((vu)v - 0x3F3504F3u) >> 23; /* v = 2^k (1 + f), 1 + f in sqrt(1/2) .. sqrt(2) */
+    const vf f = (vf)((vu)v - ((vu)k << 23)) - vset(1), exponent = __builtin_convertvector(k, vf), square = f * f;
+    vf p = vfma(vset(7.0376836292e-2f), f, vset(-1.1514610310e-1f));
+    p = vfma(p, f, vset(1.1676998740e-1f));
+    p = vfma(p, f, vset(-1.2420140846e-1f));
+    p = vfma(p, f, vset(1.4249322787e-1f));
+    p = vfma(p, f, vset(-1.6668057665e-1f));
+    p = vfma(p, f, vset(2.0000714765e-1f));
+    p = vfma(p, f, vset(-2.4999993993e-1f));
+    p = vfma(p, f, vset(3.3333331174e-1f));
+    p = vfma(p * f, square, exponent * vset(-2.12194440e-4f));
+    p = vfma(vset(-0.5f), square, p) + f;
+    return vfma(exponent, vset(0.693359375f), p) + (y - (v - vset(1))) / v;
+}
+
+/* e^(s - max_s), from w where the temperature is a small integer. */
+EC_INLINE vf vplain(int power, vf w, vf s, float max_s)
+{
+    const vf square = w * w;
+    if (power == 1)
+        return w;
+    if (power == 2)
+        return square;
+    if (power == 3)
+        return square * w;
+    if (power == 4)
+        return square * square;
+    return vexp(s - vset(max_s));
+}
+
+/* What a - b has lost by rounding (Knuth); 0 for an infinite a. */
+EC_INLINE vf vlost(vf a, vf b)
+{
+    const vf d = a - b, back = d - a, lost = (a - (d - back)) - (b + back);
+    return (vf)((vi)lost & (lost == lost));
+}
+
+/* e, right to its last digits: where student and teacher are close the roundings of s - max_s would be more than what they differ by. */
+EC_INLINE vf difference(vf s, vf t, const ec_kd_row *r)
+{
+    const vf max_s = vset(r->max_s), max_t = vset(r->max_t), ratio = vset(r->ratio);
+    return vfma(t - max_t, ratio, max_s - s) + vfma(vlost(t, max_t), ratio, -vlost(s, max_s));
+}
+
+static void extremes(int64_t n, const float *s, const float *t, float out[3])
+{
+    vf s0 = vset(-INFINITY), s1 = s0, t0 = s0, t1 = s0, low = vset(INFINITY), low1 = low;
+    int64_t i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
+        const vf a = vload(s + i), b = vload(t + i), c = vload(s + i + LANES), d = vload(t + i + LANES);
+        s0 = vmax(s0, a), t0 = vmax(t0, b), low = vmin(low, vmin(a, b));
+        s1 = vmax(s1, c), t1 = vmax(t1, d), low1 = vmin(low1, vmin(c, d));
+    }
+    s0 = vmax(s0, s1), t0 = vmax(t0, t1), low = vmin(low, low1);
+    for (int j = 0; j < 3; j++)
+        out[j] = j < 2 ? -INFINITY : INFINITY;
+    for (int j = 0; j < LANES; j++) {
+        out[0] = s0[j] > out[0] ? s0[j] : out[0];
+        out[1] = t0[j] > out[1] ? t0[j] : out[1];
+        out[2] = low[j] < out[2] ? low[j] : out[2];
+    }
+    for (; i < n; i++) {
+        out[0] = s[i] > out[0] ? s[i] : out[0];
+        out[1] = t[i] > out[1] ? t[i] : out[1];
+        out[2] = s[i] < out[2] ? s[i] : t[i] < out[2] ? t[i] : out[2];
+    }
+}
+
+/* One vector of forward: w and z; adds to a[4]. */
+EC_INLINE void forward_step(int power, int masked, vf s, vf t, const ec_kd_row *r, vf *w, vf *z, vf *a)
+{
+    const vf x = s - vset(r->max_s), y = t - vset(r->max_t), none = vset(-INFINITY), e = vfma(y, vset(r->ratio), -x);
+    *w = vexp(x * vset(r->inv_s));
+    *z = vexp(y * vset(r->inv_t));
+    a[0] += *w;
+    a[1] += *z;
+    if (masked)
+        a[2] += vpick(t, none, vpick(s, none, *z * e, vset(INFINITY)), vset(0));
+    else
+        a[2] = vfma(*z, e, a[2]);
+    if (power != 1)
+        a[3] += vplain(power, *w, s, r->max_s);
+}
+
+EC_INLINE void forward_as(int power, int masked, int64_t n, const float *s, const float *t, const ec_kd_row *r, float *w, float *z,
+                          ec_kd_sums *sums)
+{
+    double acc[4][LANES] = {{0}};
+    int64_t i = 0;
+    vf x, y;
+    while (i + LANES <= n) {
+        vf a[4] = {vset(0), vset(0), vset(0), vset(0)};
+        for (const int64_t end = EC_MIN(i + RUN, n - LANES + 1); i < end; i += LANES) {
+            __builtin_prefetch(s + i + 2 * EC_KD_BLOCK); /* what the next pass for the largest logits will want */
+            __builtin_prefetch(t + i + 2 * EC_KD_BLOCK);
+            forward_step(power, masked, vload(s + i), vload(t + i), r, &x, &y, a);
+            vstore(w + i, x);
+            vstore(z + i, y);
+        }
+        for (int j = 0; j < 4; j++)
+            add_lanes(acc[j], a[j]);
+    }
+    if (i < n) { /* what is missing is masked */
+        vf a[4] = {vset(0), vset(0), vset(0), vset(0)};
+        forward_step(power, 1, vload_part(s + i, n - i, -INFINITY), vload_part(t + i, n - i, -INFINITY), r, &x, &y, a);
+        vstore_part(w + i, x, n - i);
+        vstore_part(z + i, y, n - i);
+        for (int j = 0; j < 4; j++)
+            add_lanes(acc[j], a[j]);
+    }
+    sums->w += total(acc[0]);
+    sums->z += total(acc[1]);
+    sums->ze += total(acc[2]);
+    sums->w1 += total(acc[power == 1 ? 0 : 3]);
+}
+
+static void forward(int64_t n, const float *s, const float *t, const ec_kd_row *r, int masked, float *w, float *z, ec_kd_sums *sums)
+{
+    const int power = r->ce ? r->power : 1;
+    if (masked)
+        forward_as(power, 1, n, s, t, r, w, z, sums);
+    else if (power == 1)
+        forward_as(1, 0, n, s, t, r, w, z, sums);
+    else if (power == 2)
+        forward_as(2, 0, n, s, t, r, w, z, sums);
+    else if (power == 4)
+        forward_as(4, 0, n, s, t, r, w, z, sums);
+    else
+        forward_as(power, 0, n, s, t, r, w, z, sums);
+}
+
+static double squares(int64_t n, const float *s, const float *t, const ec_kd_row *r, int masked, float *w, float *z, ec_kd_sums *sums)
+{
+    double acc[2][LANES] = {{0}};
+    for (int64_t i = 0; i < n; i += LANES) {
+        const int64_t left = EC_MIN(n - i, LANES);
+        const vf a = left == LANES ? vload(s + i) : vload_part(s + i, left, -INFINITY);
+        const vf b = left == LANES ? vload(t + i) : vload_part(t + i, left, -INFINITY);
+        const vf x = vexp(a - vset(r->max_s)), none = vset(-INFINITY);
+        vf d = a - b;
+        if (masked || left < LANES) /* both -inf: e^-inf, which NaN makes NaN */
+            d = vpick(a, none, d, vpick(b, none, d, vexp(a + b)));
+        vstore_part(w + i, x, left);
+        vstore_part(z + i, d, left);
+        for (int j = 0; j < LANES; j++)
+            acc[1][j] += (double)d[j] * (double)d[j];
+        add_lanes(acc[0], x);
+    }
+    sums->w1 += total(acc[0]);
+    return total(acc[1]);
+}
+
+static void refine(int64_t n, const float *s, const float *t, const ec_kd_row *r, const float *w, const float *z, const float scale[2],
+                   double out[2])
+{
+    double acc[2][LANES] = {{0}};
+    for (int64_t i = 0; i < n; i += LANES) {
+        const int64_t left = EC_MIN(n - i, LANES);
+        const int whole = left == LANES;
+        const vf a = whole ? vload(s + i) : vload_part(s + i, left, 0), b = whole ? vload(t + i) : vload_part(t + i, left, 0);
+        const vf q = (whole ? vload(w + i) : vload_part(w + i, left, 0)) * vset(scale[0]);
+        const vf p = (whole ? vload(z + i) : vload_part(z + i, left, 0)) * vset(scale[1]);
+        const vf e = difference(a, b, r), x = e * vset(-r->inv_s);
+        add_lanes(acc[0], vpick(vset(0.5f), x, p * vexpm1(x), q - p)); /* x is NaN where both mask */
+        add_lanes(acc[1], vpick(p, vset(0), p * e, vset(0)));
+    }
+    out[0] += total(acc[0]);
+    out[1] += total(acc[1]);
+}
+
+static void rest(int64_t n, const float *s, float max_s, double out[2])
+{
+    double acc[2][LANES] = {{0}};
+    for (int64_t i = 0; i < n; i += LANES) {
+        const int64_t left = EC_MIN(n - i, LANES);
+        const vf a = left == LANES ? vload(s + i) : vload_part(s + i, left, -INFINITY), max = vset(max_s);
+        add_lanes(acc[0], vpick(max, a, vexp(a - max), vset(0)));
+        add_lanes(acc[1], vpick(max, a, vset(0), vset(1)));
+    }
+    out[0] += total(acc[0]);
+    out[1] += total(acc[1]);
+}
+
+/* One vector of pair: g from p, q and d = log(q / p); the loss's terms. */
+EC_INLINE vf pair_step(int kind, vf p, vf q, vf d, float beta, vf *loss)
+{
+    const vf zero = vset(0), one = vset(1), far = vset(INFINITY);
+    d = (vf)((vi)d & (d == d)); /* NaN: masked by both, unless p and q are NaN too */
+    if (kind == EC_KD_REVERSE_KL) {
+        d = vpick(d, -far, d, zero);
+        *loss = vpick(far, d, q * d, far);
+        return d;
+    }
+    const vf u = vexpm1(-vmax(d, -d)), larger = vpick(d, zero, q, p); /* u = smaller / larger - 1 */
+    if (kind == EC_KD_TVD) {
+        *loss = larger * u * vset(-0.5f);
+        return vpick(d, zero, vset(0.5f), vpick(zero, d, vset(-0.5f), zero));
+    }
+    const vf share = vpick(d, zero, vset(beta), one - vset(beta)); /* of the smaller one in m */
+    const vf to_larger = -vlog1p(share * u), to_smaller = to_larger - vmax(d, -d); /* log(larger / m), log(smaller / m) */
+    const vf to_p = vpick(d, zero, to_smaller, to_larger), to_q = vpick(d, zero, to_larger, to_smaller);
+    const vf g = vpick(zero, q, zero, vpick(q, zero, to_q, zero + q));
+    *loss = vfma(vset(beta), vpick(p, zero, p * to_p, p), (one - vset(beta)) * vpick(q, zero, q * to_q, q));
+    return (one - vset(beta)) * g;
+}
+
+EC_INLINE void pair_as(int kind, int64_t n, const float *s, const float *t, const ec_kd_row *r, const float *w, float *z,
+                       const float scale[2], float lambda, double out[2])
+{
+    double acc[2][LANES] = {{0}};
+    for (int64_t i = 0; i < n; i += LANES) {
+        const int64_t left = EC_MIN(n - i, LANES);
+        const int whole = left == LANES;
+        const vf a = whole ? vload(s + i) : vload_part(s + i, left, 0), b = whole ? vload(t + i) : vload_part(t + i, left, 0);
+        const vf q = (whole ? vload(w + i) : vload_part(w + i, left, 0)) * vset(scale[0]);
+        const vf p = (whole ? vload(z + i) : vload_part(z + i, left, 0)) * vset(scale[1]);
+        vf loss;
+        const vf g = pair_step(kind, p, q, vfma(difference(a, b, r), vset(-r->inv_s), vset(-lambda)), r->beta, &loss);
+        add_lanes(acc[0], loss);
+        add_lanes(acc[1], q * g);
+        vstore_part(z + i, g, left);
+    }
+    out[0] += total(acc[0]);
+    out[1] += total(acc[1]);
+}
+
+static void pair(int kind, int64_t n, const float *s, const float *t, const ec_kd_row *r, const float *w, float *z, const float scale[2],
+                 float lambda, double out[2])
+{
+    if (kind == EC_KD_REVERSE_KL)
+        pair_as(EC_KD_REVERSE_KL, n, s, t, r, w, z, scale, lambda, out);
+    else if (kind == EC_KD_TVD)
+        pair_as(EC_KD_TVD, n, s, t, r, w, z, scale, lambda, out);
+    else
+        pair_as(EC_KD_JSD, n, s, t, r, w, z, scale, lambda, out);
+}
+
+EC_INLINE vf gradient_step(int kl, int power, vf s, vf w, vf z, const ec_kd_row *r, const float *c, float mean)
+{
+    vf g = vset(-c[3]);
+    if (kl)
+        g = vfma(vset(c[1]), w, vfma(vset(-c[2]), z, g));
+    else
+        g = vfma(vset(c[1]) * w, z - vset(mean), g);
+    if (r->ce)
+        g = vfma(vset(c[0]), vplain(power, w, s, r->max_s), g);
+    return g;
+}
+
+EC_INLINE void gradient_as(int kl, int power, int64_t n, const float *s, const ec_kd_row *r, const float *w, const float *z, const float *c,
+                           float mean, float *grad, int stream)
+{
+    const float k[4] = {c[0], c[1], c[2], c[3]};
+    const ec_kd_row row = *r;
+    int64_t i = 0;
+    const int64_t head = stream ? (int64_t)(-(uintptr_t)grad / 4 % LANES) : 0; /* up to where a vector may be written past the caches */
+    if (head && n) {
+        i = EC_MIN(head, n);
+        const vf a = vload_part(s, i, 0), b = vload_part(w, i, 0), d = vload_part(z, i, 0);
+        vstore_part(grad, gradient_step(kl, power, a, b, d, &row, k, mean), i);
+    }
+    if (stream)
+        for (; i + LANES <= n; i += LANES)
+            vstream(grad + i, gradient_step(kl, power, vload(s + i), vload(w + i), vload(z + i), &row, k, mean));
+    else
+        for (; i + LANES <= n; i += LANES)
+            vstore(grad + i, gradient_step(kl, power, vload(s + i), vload(w + i), vload(z + i), &row, k, mean));
+    if (i < n) {
+        const int64_t left = n - i;
+        const vf a = vload_part(s + i, left, 0), b = vload_part(w + i, left, 0), d = vload_part(z + i, left, 0);
+        vstore_part(grad + i, gradient_step(kl, power, a, b, d, &row, k, mean), left);
+    }
+}
+
+static void gradient(int kl, int64_t n, const float *s, const ec_kd_row *r, const float *w, const float *z, const float c[4], float mean,
+                     float *grad, int stream)
+{
+    const int power = r->ce ? r->power : 1;
+    if (!kl)
+        gradient_as(0, power, n, s, r, w, z, c, mean, grad, stream);
+    else if (power == 1)
+        gradient_as(1, 1, n, s, r, w, z, c, mean, grad, stream);
+    else if (power == 2)
+        gradient_as(1, 2, n, s, r, w, z, c, mean, grad, stream);
+    else if (power == 4)
+        gradient_as(1, 4, n, s, r, w, z, c, mean, grad, stream);
+    else
+        gradient_as(1, power, n, s, r, w, z, c, mean, grad, stream);
+}
