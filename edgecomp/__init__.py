@@ -3,12 +3,14 @@
 from edgecomp import reference
 from edgecomp.backend import info, set_backend, warmup
 from edgecomp.distillation import distillation_loss
+from edgecomp.feature_distillation import feature_loss
 from edgecomp.grouped import GroupedInt8Weight, Int4Weight
 from edgecomp.ops import Explanation, explain, linear, matmul_int8, quantize_rows, spmm
 from edgecomp.pool import get_num_threads, register_threadpoolctl, set_num_threads, threads
 from edgecomp.pruning import prune, prune_channels
 from edgecomp.quantization import pack, quantize
 from edgecomp.sparse import CSRWeight, to_csr
+from edgecomp.topk_distillation import TeacherTopK, load_teacher_topk, save_teacher_topk, topk_distillation_loss
 from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows
 
 __version__ = "0.1.0"
@@ -21,12 +23,15 @@ __all__ = [
     "Int4Weight",
     "Int8Weight",
     "QuantizedRows",
+    "TeacherTopK",
     "distillation_loss",
     "explain",
+    "feature_loss",
     "get_include",
     "get_num_threads",
     "info",
     "linear",
+    "load_teacher_topk",
     "matmul_int8",
     "pack",
     "prune",
@@ -35,11 +40,13 @@ __all__ = [
     "quantize_rows",
     "reference",
     "register_threadpoolctl",
+    "save_teacher_topk",
     "set_backend",
     "set_num_threads",
     "spmm",
     "threads",
     "to_csr",
+    "topk_distillation_loss",
     "warmup",
 ]
 
