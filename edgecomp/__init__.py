@@ -6,6 +6,8 @@ from edgecomp.distillation import distillation_loss
 from edgecomp.feature_distillation import feature_loss
 from edgecomp.grouped import GroupedInt8Weight, Int4Weight
 from edgecomp.ops import Explanation, explain, linear, matmul_int8, quantize_rows, spmm
+from edgecomp.linear_distillation import linear_distillation_loss
+from edgecomp.ops import Explanation, explain, linear, matmul_int8, quantize_rows
 from edgecomp.pool import get_num_threads, register_threadpoolctl, set_num_threads, threads
 from edgecomp.pruning import prune, prune_channels
 from edgecomp.quantization import pack, quantize
@@ -31,6 +33,7 @@ __all__ = [
     "get_num_threads",
     "info",
     "linear",
+    "linear_distillation_loss",
     "load_teacher_topk",
     "matmul_int8",
     "pack",

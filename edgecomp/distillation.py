@@ -245,6 +245,16 @@ def _prepared(teacher: Array, kind: str) -> Callable[[slice], Float32] | Float32
     return logarithm
 
 
+def teacher_rows(teacher: Any, kind: str, where: str) -> tuple[Array, Callable[[slice], Float32]]:
+    """A teacher [M, V], and its rows as the kernels take them: float32 logits or log-probabilities."""
+    a = _float(teacher, where)
+    if a.ndim != 2:
+        raise ValueError(f"{where} has shape {a.shape}, wanted [M, V]")
+    a = arrays.rows(a)
+    made = _prepared(a, kind)
+    return a, (lambda rows: a[rows].astype(np.float32, copy=False)) if isinstance(made, np.ndarray) else made
+
+
 def run_rows(
     student: Array,
     teacher: Callable[[slice], Float32] | Array,
