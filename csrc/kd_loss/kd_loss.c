@@ -39,7 +39,7 @@ static int64_t blocks_of(int64_t n) { return ec_div_up(n, EC_KD_BLOCK); }
 static int64_t pitch(int64_t n) { return n + 80; } /* rows of scratch a power of two apart would share sets of the cache */
 static int64_t scratch_floats(int64_t n) { return 2 * (pitch(n) + blocks_of(n)); }
 
-static float finite(float max) { return max > -FLT_MAX ? max : -FLT_MAX; } /* so that -inf - max is -inf */
+static float at_least(float max) { return max > -FLT_MAX ? max : -FLT_MAX; } /* so that -inf - max is -inf */
 
 static double rescale(double from, double to, double inv) { return to > from ? exp((from - to) * inv) : 1; }
 
@@ -51,7 +51,7 @@ static void read_row(const job *j, row *x, int kind)
         const int64_t count = EC_MIN(EC_KD_BLOCK, j->n - i);
         float found[3];
         j->use->extremes(count, x->s + i, x->t + i, found);
-        const double old_s = finite(max_s), old_t = finite(max_t);
+        const double old_s = at_least(max_s), old_t = at_least(max_t);
         if (found[0] > max_s) {
             x->sums.w *= rescale(max_s, found[0], inv_s);
             x->sums.w1 *= rescale(max_s, found[0], 1);
@@ -63,8 +63,8 @@ static void read_row(const job *j, row *x, int kind)
             x->sums.ze *= factor;
             max_t = found[1];
         }
-        x->max_s[b] = x->r.max_s = finite(max_s);
-        x->max_t[b] = x->r.max_t = finite(max_t);
+        x->max_s[b] = x->r.max_s = at_least(max_s);
+        x->max_t[b] = x->r.max_t = at_least(max_t);
         if (x->sums.z > 0)
             x->sums.ze += x->sums.z * ((old_t - (double)x->r.max_t) * (double)x->r.ratio - (old_s - (double)x->r.max_s));
         if (kind == EC_KD_MSE)
