@@ -1,0 +1,68 @@
+"""The distillation loss (kl, labels, gradient; T = 4, alpha = 0.7) beside the same in plain NumPy: medians, in ms.
+
+python bench/kd_loss.py
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import edgecomp as ec
+
+SHAPES = ((512, 32000), (128, 128256), (4096, 1000), (65536, 10), (64, 1000))
+T, ALPHA = 4.0, 0.7
+
+Float32 = npt.NDArray[np.float32]
+
+
+def softmax(x: Float32) -> tuple[Float32, Float32]:
+    """Logarithm of the softmax, and the softmax."""
+    x = x - x.max(axis=1, keepdims=True)
+    e = np.exp(x)
+    total = e.sum(axis=1, keepdims=True)
+    return x - np.log(total), e / total
+
+
+def plainly(student: Float32, teacher: Float32, labels: npt.NDArray[np.int64]) -> tuple[float, Float32]:
+    m = len(student)
+    lq, q = softmax(student / np.float32(T))
+    lp, p = softmax(teacher / np.float32(T))
+    l1, q1 = softmax(student)
+    at = np.arange(m), labels
+    loss = ALPHA * T * T * (p * (lp - lq)).sum() / m - (1 - ALPHA) * l1[at].mean()
+    q1[at] -= 1
+    return float(loss), np.float32(ALPHA * T / m) * (q - p) + np.float32((1 - ALPHA) / m) * q1
+
+
+def median(call: Callable[[], Any], seconds: float) -> float:
+    call()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < end:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times)) * 1e3
+
+
+def main() -> None:
+    print("| (M,V) | NumPy | 1 thread | NumPy / it | 2 threads | NumPy / it | fresh gradient, 1 thread |\n| --- " + "| --- " * 6 + "|")
+    for m, v in SHAPES:
+        rng = np.random.default_rng(0)
+        s, t = (3 * rng.standard_normal((m, v), dtype=np.float32) for _ in range(2))
+        labels, out = rng.integers(0, v, m), np.ones((m, v), np.float32)
+
+        def op(threads: int, grad_out: Float32 | None, s: Float32 = s, t: Float32 = t, labels: Any = labels) -> Any:
+            return ec.distillation_loss(s, t, labels, temperature=T, alpha=ALPHA, grad_out=grad_out, threads=threads)
+
+        slow = median(lambda s=s, t=t, labels=labels: plainly(s, t, labels), 1.5)  # type: ignore[misc]
+        one, two = (median(lambda n=n, out=out, op=op: op(n, out), 1.5) for n in (1, 2))  # type: ignore[misc]
+        fresh = median(lambda op=op: op(1, None), 1)  # type: ignore[misc]
+        print(f"| ({m},{v}) | {slow:.3g} | {one:.3g} | {slow / one:.1f}x | {two:.3g} | {slow / two:.1f}x | {fresh:.3g} |")
+
+
+if __name__ == "__main__":
+    main()
