@@ -164,6 +164,7 @@ EC_INLINE void forward_step(int power, int masked, vf s, vf t, const ec_kd_row *
 EC_INLINE void forward_as(int power, int masked, int64_t n, const float *s, const float *t, const ec_kd_row *r, float *w, float *z,
                           ec_kd_sums *sums)
 {
+    const ec_kd_row row = *r; /* which no store through w or z can change */
     double acc[4][LANES] = {{0}};
     int64_t i = 0;
     vf x, y;
@@ -172,7 +173,7 @@ EC_INLINE void forward_as(int power, int masked, int64_t n, const float *s, cons
         for (const int64_t end = EC_MIN(i + RUN, n - LANES + 1); i < end; i += LANES) {
             __builtin_prefetch(s + i + 2 * EC_KD_BLOCK); /* what the next pass for the largest logits will want */
             __builtin_prefetch(t + i + 2 * EC_KD_BLOCK);
-            forward_step(power, masked, vload(s + i), vload(t + i), r, &x, &y, a);
+            forward_step(power, masked, vload(s + i), vload(t + i), &row, &x, &y, a);
             vstore(w + i, x);
             vstore(z + i, y);
         }
@@ -181,7 +182,7 @@ EC_INLINE void forward_as(int power, int masked, int64_t n, const float *s, cons
     }
     if (i < n) { /* what is missing is masked */
         vf a[4] = {vset(0), vset(0), vset(0), vset(0)};
-        forward_step(power, 1, vload_part(s + i, n - i, -INFINITY), vload_part(t + i, n - i, -INFINITY), r, &x, &y, a);
+        forward_step(power, 1, vload_part(s + i, n - i, -INFINITY), vload_part(t + i, n - i, -INFINITY), &row, &x, &y, a);
         vstore_part(w + i, x, n - i);
         vstore_part(z + i, y, n - i);
         for (int j = 0; j < 4; j++)
