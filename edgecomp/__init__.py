@@ -5,9 +5,8 @@ from edgecomp.backend import info, set_backend, warmup
 from edgecomp.distillation import distillation_loss
 from edgecomp.feature_distillation import feature_loss
 from edgecomp.grouped import GroupedInt8Weight, Int4Weight
-from edgecomp.ops import Explanation, explain, linear, matmul_int8, quantize_rows, spmm
 from edgecomp.linear_distillation import linear_distillation_loss
-from edgecomp.ops import Explanation, explain, linear, matmul_int8, quantize_rows
+from edgecomp.ops import Explanation, explain, linear, matmul_int8, quantize_rows, spmm
 from edgecomp.pool import get_num_threads, register_threadpoolctl, set_num_threads, threads
 from edgecomp.pruning import prune, prune_channels
 from edgecomp.quantization import pack, quantize
