@@ -156,11 +156,13 @@ int ec_gemm_sg_f32(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx,
 /* ---- sparse ------------------------------------------------------------------------------------------------------- */
 
 /* Weights in CSR: row j has the entries indptr[j] .. indptr[j + 1] - 1, their indices ascending, each once, in 0 .. k - 1.
+ * The indices are `indices`, or `short_indices` if that is not NULL (k at most 65536), in half the bytes.
  * float32 `values`; or, if `codes` is not NULL, int8 in -127 .. 127 with scale[n].
  * `form`: the same entries in the order of the kernels, written by ec_csr_form once for all calls: ec_csr_form_bytes() bytes, aligned to
  * 8. Calls for which ec_csr_needs_form() is 0 do not read it. */
 typedef struct {
     const int32_t *indptr, *indices;
+    const uint16_t *short_indices;
     const float *values;
     const int8_t *codes;
     const float *scale;

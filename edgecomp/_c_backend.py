@@ -48,8 +48,8 @@ def _recover(status: int, workspace: int) -> None:
 
 
 _FLOATS, _BYTES, _INT8S = ffi.typeof("float[]"), ffi.typeof("uint8_t[]"), ffi.typeof("int8_t[]")
-_INT32S, _VOID = ffi.typeof("int32_t[]"), ffi.typeof("char[]")
-_POINTERS = {t: ffi.typeof(t.item.cname + " *") for t in (_FLOATS, _BYTES, _INT8S, _INT32S, _VOID)}
+_INT32S, _UINT16S, _VOID = ffi.typeof("int32_t[]"), ffi.typeof("uint16_t[]"), ffi.typeof("char[]")
+_POINTERS = {t: ffi.typeof(t.item.cname + " *") for t in (_FLOATS, _BYTES, _INT8S, _INT32S, _UINT16S, _VOID)}
 
 
 def _matrix(kind: Any, a: npt.NDArray[Any], columns: int) -> tuple[Any, int]:
@@ -193,10 +193,12 @@ def _csr_struct(w: CSRWeight, m: int) -> Any:
     """The struct ec_csr; with the form of the weight, derived once, if m rows of x want it."""
     n, k = w.shape
     if w.pointers is None:
-        indptr, indices, scale = _buffer(_INT32S, w.indptr), _buffer(_INT32S, w.indices), _vector(w.scale)
+        indptr, scale = _buffer(_INT32S, w.indptr), _vector(w.scale)
+        short = w.indices.dtype == np.uint16
+        indices, narrow = (_NULL, _buffer(_UINT16S, w.indices)) if short else (_buffer(_INT32S, w.indices), _NULL)
         values, codes = (_buffer(_FLOATS, w.data), _NULL) if w.scale is None else (_NULL, _buffer(_INT8S, w.data))
-        struct = ffi.new("ec_csr *", (indptr, indices, values, codes, scale, _NULL))
-        object.__setattr__(w, "pointers", (struct, indptr, indices, values, codes, scale))
+        struct = ffi.new("ec_csr *", (indptr, indices, narrow, values, codes, scale, _NULL))
+        object.__setattr__(w, "pointers", (struct, indptr, indices, narrow, values, codes, scale))
     struct = w.pointers[0]
     if struct.form == _NULL and lib.ec_csr_needs_form(m, n, k, struct):
         form = np.empty(-(-lib.ec_csr_form_bytes(n, k, struct) // 8), np.uint64)

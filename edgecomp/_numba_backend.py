@@ -243,7 +243,7 @@ def gemm_s8g(
 
 
 def spmm_csr(x: Float32, w: CSRWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
-    parts = w.data, w.indices, w.indptr
+    parts = w.data, w.indices.astype(np.int32, copy=False), w.indptr
     limit = threads_for("spmm_csr", len(y), w.nnz, 1, threads)
     _run(limit, "spmm_csr", np.ascontiguousarray(x.T), *parts, _padded_bias(bias, w.shape[0]), int(activation == "relu"), y)
     _activate(activation, y, threads)
@@ -259,7 +259,7 @@ def spmm_csr8(
         q, sx, zero = np.empty((m, k), np.uint8), np.empty(m, np.float32), np.empty(m, np.uint8)
         quantize_rows(x, q, sx, zero, threads)
     centred = np.ascontiguousarray(q.T.astype(np.int16) - zero)
-    parts = w.data, w.indices, w.indptr, w.scale
+    parts = w.data, w.indices.astype(np.int32, copy=False), w.indptr, w.scale
     limit = threads_for("spmm_csr8", m, w.nnz, 1, threads)
     _run(limit, "spmm_csr8", centred, *parts, sx, _padded_bias(bias, w.shape[0]), int(activation == "relu"), y)
     _activate(activation, y, threads)

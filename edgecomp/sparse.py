@@ -19,13 +19,14 @@ class CSRWeight(Weight):
     """The stored entries of a sparse matrix, row by row: float32 `data`, or int8 `data` with one scale per output.
 
     Made by `edgecomp.to_csr(w)`, `CSRWeight.from_arrays(data, indices, indptr, shape)` or `CSRWeight.from_scipy(a)`. Within a row the
-    indices ascend and none comes twice. An entry takes 8 bytes (int8: 5), a row 4 (8) more. The compiled kernels derive a second form
-    when a weight meets several rows of x for the first time; from then on `nbytes` counts it.
+    indices ascend and none comes twice. They are uint16 where K is at most 65536 (an entry takes 6 bytes, with int8 values 3), else int32
+    (8 and 5); a row takes 4 bytes (int8: 8) more. The compiled kernels derive a second form when a weight meets several rows of x for the
+    first time; from then on `nbytes` counts it.
     """
 
     __slots__ = ("data", "form", "indices", "indptr", "scale")
     data: npt.NDArray[Any]
-    indices: npt.NDArray[np.int32]
+    indices: npt.NDArray[Any]
     indptr: npt.NDArray[np.int32]
     scale: Float32 | None
     form: npt.NDArray[np.uint8] | None
@@ -94,7 +95,7 @@ class CSRWeight(Weight):
             at = int(np.argmax(bad))
             raise ValueError(f"{where}: indices[{at}] is {columns[at]}, wanted 0..{k - 1}")
         _check_values(values, where)
-        columns, values, starts = _in_order(columns.astype(np.int32), values, starts, where)
+        columns, values, starts = _in_order(columns.astype(np.uint16 if k <= 65536 else np.int32), values, starts, where)
         if scale is None:
             _check_values(values, where)  # sums of duplicates may overflow
         return cls._build(shape=(n, k), data=np.array(values), indices=np.array(columns), indptr=starts, scale=scale, form=None)
@@ -122,7 +123,7 @@ class CSRWeight(Weight):
         return cls._checked(csr.data, csr.indices, csr.indptr, csr.shape, scale, where)
 
     def to_scipy(self) -> Any:
-        """A scipy.sparse.csr_array of the dequantised values, float32; shares the indices.
+        """A scipy.sparse.csr_array of the dequantised values, float32.
 
         Raises:
             ImportError: SciPy is not installed.
@@ -131,7 +132,7 @@ class CSRWeight(Weight):
             from scipy.sparse import csr_array
         except ImportError as error:
             raise ImportError('CSRWeight.to_scipy: SciPy is not installed: pip install "edgecomp[sparse]"') from error
-        return csr_array((self._values(), self.indices, self.indptr), shape=self.shape)
+        return csr_array((self._values(), self.indices.astype(np.int32), self.indptr), shape=self.shape)
 
     def _values(self) -> Float32:
         """The entries as float32."""
@@ -220,8 +221,8 @@ def _check_values(values: npt.NDArray[Any], where: str) -> None:
 
 
 def _in_order(
-    columns: npt.NDArray[np.int32], values: npt.NDArray[Any], starts: npt.NDArray[np.int32], where: str
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[Any], npt.NDArray[np.int32]]:
+    columns: npt.NDArray[Any], values: npt.NDArray[Any], starts: npt.NDArray[np.int32], where: str
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.int32]]:
     """Indices ascending within each row, each once."""
     begins = np.zeros(len(columns) + 1, bool)
     begins[starts] = True
@@ -257,7 +258,7 @@ def to_csr(w: Any, bits: int | None = None) -> CSRWeight:
     Example:
         >>> import numpy as np, edgecomp as ec
         >>> ec.to_csr(np.eye(4, dtype=np.float32))
-        CSRWeight(4x4, 32 bits, csr, 52 bytes)
+        CSRWeight(4x4, 32 bits, csr, 44 bytes)
         >>> ec.to_csr(np.eye(4, dtype=np.float32), bits=8).data
         array([127, 127, 127, 127], dtype=int8)
     """

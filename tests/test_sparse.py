@@ -29,8 +29,9 @@ def test_from_arrays():
     assert_bits(w.dequantize([2, 0]), wanted[[2, 0]])
     assert_bits(w.dequantize(1), wanted[1])
     assert (w.shape, w.bits, w.layout, w.op, w.nnz, w.density) == ((3, 4), 32, "csr", "spmm_csr", 3, 0.25)
-    assert w.nbytes == 3 * 8 + 4 * 4
-    assert w.indices.dtype == w.indptr.dtype == np.int32
+    assert w.nbytes == 3 * 6 + 4 * 4
+    assert w.indices.dtype == np.uint16
+    assert w.indptr.dtype == np.int32
     assert not any(a.flags.writeable for a in w.arrays().values())
     with pytest.raises(AttributeError, match="frozen"):
         w.data = None
@@ -43,6 +44,14 @@ def test_indices_of_any_width(dtype):
     w = CSRWeight.from_arrays(DATA, np.array(INDICES, dtype), np.array(INDPTR, dtype), (3, 4))
     assert w.indices.tolist() == INDICES
     assert w.indptr.tolist() == INDPTR
+
+
+@pytest.mark.parametrize(("k", "dtype"), [(65536, np.uint16), (65537, np.int32)])
+def test_indices_are_stored_as_narrow_as_they_fit(k, dtype):
+    w = CSRWeight.from_arrays(DATA, [0, k - 1, 1], INDPTR, (3, k))
+    assert w.indices.dtype == dtype
+    assert w.indices.tolist() == [0, k - 1, 1]
+    assert w.to_scipy().tocoo().col.tolist() == [0, k - 1, 1]
 
 
 def test_the_callers_arrays_stay_the_callers():
@@ -150,7 +159,7 @@ def test_to_csr():
     assert_bits(w8.scale, dense.scale)
     assert_bits(w8.dequantize() + f(0), dense.dequantize() + f(0))
     assert w8.nnz == np.count_nonzero(dense.q)
-    assert w8.nbytes == 5 * w8.nnz + 4 * 21 + 4 * 20
+    assert w8.nbytes == 3 * w8.nnz + 4 * 21 + 4 * 20
     for bits in (4, True, "8"):
         with pytest.raises(ValueError, match="to_csr: bits is"):
             ec.to_csr(w, bits=bits)

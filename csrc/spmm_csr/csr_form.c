@@ -44,11 +44,13 @@ static int64_t block_end(int64_t n, const ec_csr *w, int64_t row)
     return end;
 }
 
+static int64_t input(const ec_csr *w, int64_t e) { return w->short_indices ? w->short_indices[e] : w->indices[e]; }
+
 /* Entries of row j below input `limit`, from entry `from` on; int8 rounded up to pairs by the caller. */
 static int64_t entries_below(const ec_csr *w, int64_t j, int64_t from, int64_t limit)
 {
     int64_t e = from;
-    while (e < w->indptr[j + 1] && w->indices[e] < limit)
+    while (e < w->indptr[j + 1] && input(w, e) < limit)
         e++;
     return e - from;
 }
@@ -131,7 +133,7 @@ void ec_csr_form(int64_t n, int64_t k, const ec_csr *w, void *form)
                 const int64_t first = done[j - row[b]], found = entries_below(w, j, first, (kb + 1) * p.block_k);
                 done[j - row[b]] += found;
                 for (int64_t e = first; e < first + found; e++, out++) {
-                    local[out] = (uint16_t)(w->indices[e] - kb * p.block_k);
+                    local[out] = (uint16_t)(input(w, e) - kb * p.block_k);
                     if (w->codes)
                         codes[out] = w->codes[e];
                     else

@@ -149,35 +149,51 @@ static void spmm_chunk(void *ctx, int64_t chunk, int thread)
         j->activation(j->act, tokens, rows, j->y + token0 * j->ldy + row0, j->ldy);
 }
 
+/* The dots take indices of either width; the one that is not there is a constant NULL where they are inlined. */
+#define INPUT(e) (narrow ? narrow[e] : wide[e])
+
 /* Eight sums in turn, so that an addition does not wait for the one before. */
-static float dot_f32(int64_t count, const float *value, const int32_t *index, const float *x)
+EC_INLINE float dot_f32(int64_t count, const float *value, const uint16_t *narrow, const int32_t *wide, const float *x)
 {
     float s[8] = {0};
-    for (; count >= 8; count -= 8, value += 8, index += 8)
+    int64_t e = 0;
+    for (; e + 8 <= count; e += 8)
         for (int u = 0; u < 8; u++)
-            s[u] += value[u] * x[index[u]];
-    for (int u = 0; u < count; u++)
-        s[u] += value[u] * x[index[u]];
+            s[u] += value[e + u] * x[INPUT(e + u)];
+    for (int u = 0; e < count; e++, u++)
+        s[u] += value[e] * x[INPUT(e)];
     return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
 }
 
 /* Exact: 32 bits hold 65536 products, 64 bits all of them. */
-static float dot_s8(int64_t count, const int8_t *code, const int32_t *index, const uint8_t *q, int zero)
+EC_INLINE float dot_s8(int64_t count, const int8_t *code, const uint16_t *narrow, const int32_t *wide, const uint8_t *q, int zero)
 {
-    int64_t sum = 0;
-    while (count > 0) {
-        const int64_t part = EC_MIN(count, 65536);
+    int64_t sum = 0, e = 0;
+    while (e < count) {
+        const int64_t end = EC_MIN(count, e + 65536);
         int32_t s[4] = {0};
-        int64_t e = 0;
-        for (; e + 4 <= part; e += 4)
+        for (; e + 4 <= end; e += 4)
             for (int u = 0; u < 4; u++)
-                s[u] += code[e + u] * (q[index[e + u]] - zero);
-        for (; e < part; e++)
-            s[0] += code[e] * (q[index[e]] - zero);
+                s[u] += code[e + u] * (q[INPUT(e + u)] - zero);
+        for (; e < end; e++)
+            s[0] += code[e] * (q[INPUT(e)] - zero);
         sum += (int64_t)s[0] + s[1] + s[2] + s[3];
-        count -= part, code += part, index += part;
     }
     return (float)sum;
+}
+
+static float dot(const job *j, int64_t i, int64_t at, int64_t count)
+{
+    const ec_csr *w = j->w;
+    const uint16_t *narrow = w->short_indices ? w->short_indices + at : NULL;
+    const int32_t *wide = narrow ? NULL : w->indices + at;
+    if (w->codes) {
+        const uint8_t *q = j->row + ec_panel_bytes(j->k, i);
+        const int zero = j->zero[i];
+        return (narrow ? dot_s8(count, w->codes + at, narrow, NULL, q, zero) : dot_s8(count, w->codes + at, NULL, wide, q, zero)) * j->sx[i];
+    }
+    const float *x = j->x + i * j->ldx;
+    return narrow ? dot_f32(count, w->values + at, narrow, NULL, x) : dot_f32(count, w->values + at, NULL, wide, x);
 }
 
 /* Rows of CSR as they are, token by token. */
@@ -189,12 +205,7 @@ static void rows_chunk(void *ctx, int64_t chunk, int thread)
     const int64_t row0 = ec_csr_split(j->n, w->indptr, j->chunks, chunk), row1 = ec_csr_split(j->n, w->indptr, j->chunks, chunk + 1);
     for (int64_t i = 0; i < j->m; i++) {
         for (int64_t r = row0; r < row1; r++) {
-            const int64_t at = w->indptr[r], count = w->indptr[r + 1] - at;
-            float v;
-            if (w->codes)
-                v = dot_s8(count, w->codes + at, w->indices + at, j->row + ec_panel_bytes(j->k, i), j->zero[i]) * j->sx[i];
-            else
-                v = dot_f32(count, w->values + at, w->indices + at, j->x + i * j->ldx);
+            const float v = dot(j, i, w->indptr[r], w->indptr[r + 1] - w->indptr[r]);
             const float bias = j->bias ? j->bias[r] : -0.0f, done = w->codes ? ec_canonical(v * w->scale[r] + bias) : v + bias;
             j->y[i * j->ldy + r] = j->act == EC_ACT_RELU && done <= 0 ? 0.0f : done;
         }

@@ -4,7 +4,7 @@
 #include "float32.h"
 
 static ec_csr csr;
-static int32_t *indptr, *indices;
+static int32_t *indptr;
 
 /* A row without entries, one with all, or a share of them. The oracle's weights hold zeros where there is no entry. */
 static int keeps(int kind) { return kind == 0 ? 0 : kind == 1 ? 1 : below(kind == 2 ? 2 : kind == 3 ? 10 : 60) == 0; }
@@ -30,17 +30,23 @@ static void make_csr(problem *p, int8_t *codes)
         }
     }
     indptr[p->n] = count;
-    indices = place(XZERO, 4 * (size_t)count);
-    memcpy(indices, found, 4 * (size_t)count);
+    const int narrow = p->k <= 65536 && below(2);
+    int32_t *indices = narrow ? NULL : place(XZERO, 4 * (size_t)count);
+    uint16_t *short_indices = narrow ? place(XZERO, 2 * (size_t)count) : NULL;
+    for (int32_t e = 0; e < count; e++)
+        if (narrow)
+            short_indices[e] = (uint16_t)found[e];
+        else
+            indices[e] = found[e];
     float *values = codes ? NULL : place(W, 4 * (size_t)count);
     int8_t *stored = codes ? place(W, (size_t)count) : NULL;
     for (int64_t j = 0; j < p->n; j++)
         for (int32_t e = indptr[j]; e < indptr[j + 1]; e++)
             if (codes)
-                stored[e] = codes[j * p->k + indices[e]];
+                stored[e] = codes[j * p->k + found[e]];
             else
-                values[e] = weights[j * p->k + indices[e]];
-    csr = (ec_csr){.indptr = indptr, .indices = indices, .values = values, .codes = stored, .scale = p->wscale};
+                values[e] = weights[j * p->k + found[e]];
+    csr = (ec_csr){.indptr = indptr, .indices = indices, .short_indices = short_indices, .values = values, .codes = stored, .scale = p->wscale};
     if (ec_csr_needs_form(p->m, p->n, p->k, &csr)) {
         static void *form;
         const size_t size = ec_csr_form_bytes(p->n, p->k, &csr);
