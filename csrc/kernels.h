@@ -273,6 +273,9 @@ typedef struct {
 } ec_csr8_block;
 typedef void ec_spmm_csr8_fn(int vecs, const ec_csr8_block *b);
 
+/* sums[row1 - row0] = rows of w times one token x. int8 codes: x holds q - zero, and a sum is rounded once. */
+typedef void ec_spmv_csr_fn(const ec_csr *w, int64_t row0, int64_t row1, const float *x, float *sums);
+
 /* Where the parts of a form are, see csr_form.c. */
 typedef struct {
     int64_t blocks_n, blocks_k, block_k;
@@ -384,6 +387,7 @@ ec_gemv_sg_fn *ec_use_gemv_sg(void);
 const ec_gemm_f32_impl *ec_use_gemm_f32(void);
 ec_spmm_csr_fn *ec_use_spmm_csr(void);
 ec_spmm_csr8_fn *ec_use_spmm_csr8(void);
+ec_spmv_csr_fn *ec_use_spmv_csr(void);
 ec_quantize_rows_fn *ec_use_quantize_rows(void);
 ec_transpose_f32_fn *ec_use_transpose_f32(void);
 ec_expand_s8_fn *ec_use_expand_s8(void);

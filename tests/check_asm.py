@@ -37,6 +37,7 @@ WORK = {
     ("gemv_sg", "avx512"): ("vfmadd", 48, READS),
     ("transpose_f32", "avx2"): ("vunpck", 8, NOTHING),
     ("spmm_csr", "avx2"): ("vfmadd", 8, NOTHING),
+    ("spmv_csr", "avx2"): ("vfmadd", 4, NOTHING),
     ("spmm_csr8", "avx2"): ("vpmaddwd", 8, NOTHING),
     ("quantize_rows", "avx2"): ("vcvtps2dq", 1, ALL),
     ("quantize_rows", "avx512"): ("vcvtps2dq", 8, READS),

@@ -23,12 +23,15 @@ typedef struct {
     ec_transpose_f32_fn *transpose;
     ec_quantize_rows_fn *quantize;
     ec_activation_fn *activation;
+    ec_spmv_csr_fn *spmv;
     int64_t panels, groups, chunks;
     char *panel;      /* workspace: activation panels, */
     float *sx;        /* scales of the rows, */
-    uint8_t *row;     /* quantised rows, */
     int32_t *zero;    /* their zero points, */
-    float *scratch;   /* then for each thread sums and room to turn them */
+    float *scratch;   /* for each thread sums and room to turn them, */
+    uint8_t *row;     /* and a quantised row; or one token as floats */
+    const float *vector; /* the token of multiply_rows */
+    int64_t token;
 } job;
 
 /* Bytes of an activation panel; and a line between them, so that the next does not share its sets of the cache, and for the last store
@@ -38,16 +41,17 @@ static int64_t panel_bytes(int64_t k, int int8) { return (k + 1) * EC_LANES * (i
 static size_t workspace(int64_t m, int64_t k, int threads, int int8)
 {
     const size_t rows = (size_t)(ec_div_up(m, EC_LANES) * EC_LANES);
-    const size_t quantised = int8 ? 8 * rows + (size_t)ec_panel_bytes(k, (int64_t)rows) : 0;
-    return 64 + (size_t)panel_bytes(k, int8) * (rows / EC_LANES) + quantised + 4 * (size_t)ec_thread_limit(threads) * (SUMS + TURNED);
+    const int limit = ec_thread_limit(threads);
+    const size_t quantised = int8 ? 8 * rows + (size_t)ec_panel_bytes(k, limit < 4 ? 4 : limit) : 0;
+    return 64 + (size_t)panel_bytes(k, int8) * (rows / EC_LANES) + quantised + 4 * (size_t)limit * (SUMS + TURNED);
 }
 
 size_t ec_spmm_csr_workspace(int64_t m, int64_t k, int threads) { return workspace(m, k, threads, 0); }
 size_t ec_spmm_csr8_workspace(int64_t m, int64_t k, int threads) { return workspace(m, k, threads, 1); }
 
-static void quantize_row(const job *j, int64_t i)
+/* Row i as k bytes (room for ec_panel_bytes(k, 1)), with scale and zero point. */
+static void quantize_row(const job *j, int64_t i, uint8_t *row)
 {
-    uint8_t *row = j->row + ec_panel_bytes(j->k, i);
     if (!j->x) {
         j->sx[i] = j->xscale[i];
         j->zero[i] = j->xzero[i];
@@ -58,15 +62,8 @@ static void quantize_row(const job *j, int64_t i)
     j->quantize(1, j->k, j->x + i * j->ldx, j->ldx, 0, row, j->sx + i, j->zero + i);
 }
 
-static void quantize_only(void *ctx, int64_t i, int thread)
-{
-    (void)thread;
-    quantize_row(ctx, i);
-}
-
 static void pack_panel(void *ctx, int64_t p, int thread)
 {
-    (void)thread;
     const job *j = ctx;
     const int64_t row0 = p * EC_LANES;
     const int rows = (int)EC_MIN(j->m - row0, EC_LANES);
@@ -83,8 +80,8 @@ static void pack_panel(void *ctx, int64_t p, int thread)
                 out[c * EC_LANES + r] = 0;
             continue;
         }
-        quantize_row(j, i);
-        const uint8_t *row = j->row + ec_panel_bytes(j->k, i);
+        uint8_t *row = j->row + ec_panel_bytes(j->k, thread);
+        quantize_row(j, i, row);
         const int zero = j->zero[i];
         for (int64_t c = 0; c < j->k; c++)
             out[c * EC_LANES + r] = (int16_t)(row[c] - zero);
@@ -149,79 +146,54 @@ static void spmm_chunk(void *ctx, int64_t chunk, int thread)
         j->activation(j->act, tokens, rows, j->y + token0 * j->ldy + row0, j->ldy);
 }
 
-/* The dots take indices of either width; the one that is not there is a constant NULL where they are inlined. */
-#define INPUT(e) (narrow ? narrow[e] : wide[e])
-
-/* Eight sums in turn, so that an addition does not wait for the one before. */
-EC_INLINE float dot_f32(int64_t count, const float *value, const uint16_t *narrow, const int32_t *wide, const float *x)
-{
-    float s[8] = {0};
-    int64_t e = 0;
-    for (; e + 8 <= count; e += 8)
-        for (int u = 0; u < 8; u++)
-            s[u] += value[e + u] * x[INPUT(e + u)];
-    for (int u = 0; e < count; e++, u++)
-        s[u] += value[e] * x[INPUT(e)];
-    return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
-}
-
-/* Exact: 32 bits hold 65536 products, 64 bits all of them. */
-EC_INLINE float dot_s8(int64_t count, const int8_t *code, const uint16_t *narrow, const int32_t *wide, const uint8_t *q, int zero)
-{
-    int64_t sum = 0, e = 0;
-    while (e < count) {
-        const int64_t end = EC_MIN(count, e + 65536);
-        int32_t s[4] = {0};
-        for (; e + 4 <= end; e += 4)
-            for (int u = 0; u < 4; u++)
-                s[u] += code[e + u] * (q[INPUT(e + u)] - zero);
-        for (; e < end; e++)
-            s[0] += code[e] * (q[INPUT(e)] - zero);
-        sum += (int64_t)s[0] + s[1] + s[2] + s[3];
-    }
-    return (float)sum;
-}
-
-static float dot(const job *j, int64_t i, int64_t at, int64_t count)
-{
-    const ec_csr *w = j->w;
-    const uint16_t *narrow = w->short_indices ? w->short_indices + at : NULL;
-    const int32_t *wide = narrow ? NULL : w->indices + at;
-    if (w->codes) {
-        const uint8_t *q = j->row + ec_panel_bytes(j->k, i);
-        const int zero = j->zero[i];
-        return (narrow ? dot_s8(count, w->codes + at, narrow, NULL, q, zero) : dot_s8(count, w->codes + at, NULL, wide, q, zero)) * j->sx[i];
-    }
-    const float *x = j->x + i * j->ldx;
-    return narrow ? dot_f32(count, w->values + at, narrow, NULL, x) : dot_f32(count, w->values + at, NULL, wide, x);
-}
-
-/* Rows of CSR as they are, token by token. */
-static void rows_chunk(void *ctx, int64_t chunk, int thread)
-{
-    (void)thread;
-    const job *j = ctx;
-    const ec_csr *w = j->w;
-    const int64_t row0 = ec_csr_split(j->n, w->indptr, j->chunks, chunk), row1 = ec_csr_split(j->n, w->indptr, j->chunks, chunk + 1);
-    for (int64_t i = 0; i < j->m; i++) {
-        for (int64_t r = row0; r < row1; r++) {
-            const float v = dot(j, i, w->indptr[r], w->indptr[r + 1] - w->indptr[r]);
-            const float bias = j->bias ? j->bias[r] : -0.0f, done = w->codes ? ec_canonical(v * w->scale[r] + bias) : v + bias;
-            j->y[i * j->ldy + r] = j->act == EC_ACT_RELU && done <= 0 ? 0.0f : done;
-        }
-        if (j->act > EC_ACT_RELU && row1 > row0)
-            j->activation(j->act, 1, row1 - row0, j->y + i * j->ldy + row0, j->ldy);
-    }
-}
-
 /* 1/12 ns for an entry and a token; one token, or reading the weight, 0.4 ns an entry. */
 static int threads_for(double m, double entries, int threads)
 {
     return ec_threads_that_pay(threads, entries * (m / 12 > 0.4 ? m / 12 : 0.4));
 }
 
-int ec_spmm_csr_threads(int64_t m, int64_t n, int64_t k, int threads) { return threads_for((double)m, (double)n * (double)k, threads); }
-int ec_spmm_csr8_threads(int64_t m, int64_t n, int64_t k, int threads) { return ec_spmm_csr_threads(m, n, k, threads); }
+/* Rows of CSR as they are, times token j->token. */
+static void rows_chunk(void *ctx, int64_t chunk, int thread)
+{
+    (void)thread;
+    const job *j = ctx;
+    const ec_csr *w = j->w;
+    const int64_t row0 = ec_csr_split(j->n, w->indptr, j->chunks, chunk), row1 = ec_csr_split(j->n, w->indptr, j->chunks, chunk + 1);
+    float *y = j->y + j->token * j->ldy;
+    j->spmv(w, row0, row1, j->vector, y + row0);
+    for (int64_t r = row0; r < row1; r++) {
+        const float bias = j->bias ? j->bias[r] : -0.0f;
+        const float v = w->codes ? ec_canonical(y[r] * j->sx[j->token] * w->scale[r] + bias) : y[r] + bias;
+        y[r] = j->act == EC_ACT_RELU && v <= 0 ? 0.0f : v;
+    }
+    if (j->act > EC_ACT_RELU && row1 > row0)
+        j->activation(j->act, 1, row1 - row0, y + row0, j->ldy);
+}
+
+/* int8: token j->token as floats q - zero, in j->row. The q are at the end of that memory; each is read before it is written over. */
+static void centre_token(void *ctx, int64_t chunk, int thread)
+{
+    (void)chunk, (void)thread;
+    const job *j = ctx;
+    float *centred = (float *)j->row;
+    uint8_t *row = j->row + 3 * ec_panel_bytes(j->k, 1);
+    quantize_row(j, j->token, row);
+    for (int64_t c = 0; c < j->k; c++)
+        centred[c] = (float)(row[c] - j->zero[j->token]);
+}
+
+static void multiply_rows(job *j, int threads)
+{
+    threads = threads_for(1, (double)j->w->indptr[j->n], threads);
+    j->spmv = ec_use_spmv_csr();
+    j->chunks = threads == 1 ? 1 : EC_MIN(j->n, CHUNKS_PER_THREAD * threads);
+    for (j->token = 0; j->token < j->m; j->token++) {
+        j->vector = j->w->codes ? (const float *)j->row : j->x + j->token * j->ldx;
+        if (j->w->codes)
+            ec_parallel(1, 1, centre_token, j);
+        ec_parallel(threads, j->chunks, rows_chunk, j);
+    }
+}
 
 static int run(job *j, int threads, void *memory, size_t size)
 {
@@ -244,15 +216,12 @@ static int run(job *j, int threads, void *memory, size_t size)
         j->scratch = (float *)(j->zero + EC_LANES * j->panels);
         j->row = (uint8_t *)(j->scratch + (int64_t)threads * (SUMS + TURNED));
     }
-    const int work = threads_for((double)j->m, (double)j->w->indptr[j->n], threads);
-    const int pack = ec_threads_that_pay(threads, (int8 ? 1 : 0.1) * (double)j->m * (double)j->k);
     if (!ec_csr_needs_form(j->m, j->n, j->k, j->w)) {
-        if (int8)
-            ec_parallel(pack, j->m, quantize_only, j);
-        j->chunks = work == 1 ? 1 : EC_MIN(j->n, CHUNKS_PER_THREAD * work);
-        ec_parallel(work, j->chunks, rows_chunk, j);
+        multiply_rows(j, threads);
         return EC_OK;
     }
+    const int work = threads_for((double)j->m, (double)j->w->indptr[j->n], threads);
+    const int pack = ec_threads_that_pay(threads, (int8 ? 1 : 0.1) * (double)j->m * (double)j->k);
     j->form = ec_csr_open(j->n, j->w->form);
     ec_parallel(pack, j->panels, pack_panel, j);
     ec_parallel(work, j->form.blocks_n * j->groups, spmm_chunk, j);
