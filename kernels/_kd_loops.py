@@ -217,7 +217,8 @@ def _pair(kind: int, p: Any, q: Any, d: Any, beta: Any) -> Any:
 
 @_summed
 def pairs(
-    kind: int, s: Any, t: Any, max_s: Any, max_t: Any, inv_s: Any, ratio: Any, w: Any, z: Any, norm_w: Any, norm_z: Any, shift: Any, beta: Any
+    kind: int, s: Any, t: Any, max_s: Any, max_t: Any, inv_s: Any, ratio: Any, w: Any, z: Any, norm_w: Any, norm_z: Any,
+    shift: Any, beta: Any,
 ) -> Any:  # fmt: skip
     """z becomes g, the loss's derivative by q; the sums of the loss and of q g. log(q / p) = -inv_s e - shift."""
     loss, mean = _f(0), _f(0)
