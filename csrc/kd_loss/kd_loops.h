@@ -177,9 +177,8 @@ EC_INLINE void forward_as(int power, int masked, int64_t n, const float *s, cons
 {
     const ec_kd_row row = *r; /* which no store through w or z can change */
     double acc[4][LANES] = {{0}};
-    int64_t i = 0;
     vf x, y;
-    while (i + LANES <= n) {
+    for (int64_t i = 0; i < n;) {
         vf a[4] = {vset(0), vset(0), vset(0), vset(0)};
         for (int64_t k = i; k < EC_MIN(i + RUN, n); k += LINE) { /* what the next pass for the largest logits will want */
             __builtin_prefetch(s + k + 2 * EC_KD_BLOCK);
@@ -190,14 +189,12 @@ EC_INLINE void forward_as(int power, int masked, int64_t n, const float *s, cons
             vstore(w + i, x);
             vstore(z + i, y);
         }
-        for (int j = 0; j < 4; j++)
-            add_lanes(acc[j], a[j]);
-    }
-    if (i < n) { /* what is missing is masked */
-        vf a[4] = {vset(0), vset(0), vset(0), vset(0)};
-        forward_step(power, 1, vload_part(s + i, n - i, -INFINITY), vload_part(t + i, n - i, -INFINITY), &row, &x, &y, a);
-        vstore_part(w + i, x, n - i);
-        vstore_part(z + i, y, n - i);
+        if (n - i < LANES && i < n) { /* what is missing is masked */
+            forward_step(power, 1, vload_part(s + i, n - i, -INFINITY), vload_part(t + i, n - i, -INFINITY), &row, &x, &y, a);
+            vstore_part(w + i, x, n - i);
+            vstore_part(z + i, y, n - i);
+            i = n;
+        }
         for (int j = 0; j < 4; j++)
             add_lanes(acc[j], a[j]);
     }
