@@ -40,6 +40,21 @@ def exp(x: Any) -> Any:
 
 
 @_fused
+def _soft(x: Any, scale: Any, rest: Any, least: Any) -> Any:
+    """e^(x / temperature) = 2^((scale + rest) x) for x up to 0; 0 below `least`. The polynomial of Cephes exp2f, in a short chain."""
+    shifted = _f(x * scale + _f(12582912))
+    r = x * scale - (shifted - _f(12582912))
+    r = r + x * rest
+    square = r * r
+    power = np.int32((_f(shifted).view(np.int32) << 23) + 0x3F800000).view(np.float32)
+    a, b = _f(2.402264791e-1) * r + _f(6.931472028e-1), _f(9.618437357e-3) * r + _f(5.550332471e-2)
+    c = _f(1.535336188e-4) * r + _f(1.339887440e-3)
+    p = (c * square + b) * square + a
+    y = p * r * power + power
+    return _f(0) if x < least else y
+
+
+@_fused
 def _expm1(x: Any) -> Any:
     """e^x - 1: small results keep their digits."""
     r, p, scale = _reduced(x)
@@ -103,9 +118,9 @@ def extremes(s: Any, t: Any) -> Any:
 
 
 @_fused
-def _terms(s: Any, t: Any, max_s: Any, max_t: Any, inv_s: Any, inv_t: Any, ratio: Any, masked: bool) -> Any:
+def _terms(s: Any, t: Any, max_s: Any, max_t: Any, soft_s: Any, soft_t: Any, ratio: Any, masked: bool) -> Any:
     x, y = s - max_s, t - max_t
-    w, z, e = exp(x * inv_s), exp(y * inv_t), y * ratio - x
+    w, z, e = _soft(x, soft_s[0], soft_s[1], soft_s[2]), _soft(y, soft_t[0], soft_t[1], soft_t[2]), y * ratio - x
     ze = z * e
     if masked:
         ze = ze if s > _f(-np.inf) else _f(np.inf)
@@ -113,12 +128,19 @@ def _terms(s: Any, t: Any, max_s: Any, max_t: Any, inv_s: Any, inv_t: Any, ratio
     return w, z, ze
 
 
+@helper
+def in_bits(inv: Any) -> Any:
+    """What `_soft` takes for 1 / temperature."""
+    exact = 1.4426950408889634 * np.float64(inv)
+    return _f(exact), _f(exact - np.float64(_f(exact))), _f(-87) / inv
+
+
 @_summed
-def forward(s: Any, t: Any, max_s: Any, max_t: Any, inv_s: Any, inv_t: Any, ratio: Any, masked: bool, w: Any, z: Any) -> Any:
+def forward(s: Any, t: Any, max_s: Any, max_t: Any, soft_s: Any, soft_t: Any, ratio: Any, masked: bool, w: Any, z: Any) -> Any:
     """w and z; the sums of w, z and z e."""
     sum_w = sum_z = sum_ze = _f(0)
     for i in range(len(s)):
-        a, b, c = _terms(s[i], t[i], max_s, max_t, inv_s, inv_t, ratio, masked)
+        a, b, c = _terms(s[i], t[i], max_s, max_t, soft_s, soft_t, ratio, masked)
         w[i], z[i] = a, b
         sum_w += a
         sum_z += b

@@ -32,9 +32,10 @@ def _float(key: Any) -> Any:
 def _forward(s: Any, t: Any, top: Any, inv: Any, masked: bool, power: int, ce: bool, w: Any, z: Any) -> Any:
     """w and z of a row; the sums of w, z, z e and e^(s - max_s)."""
     sum_w = sum_z = sum_ze = sum_1 = 0.0
+    soft_s, soft_t = loops.in_bits(inv[0]), loops.in_bits(inv[1])
     for i in range(0, len(s), RUN):
         end = min(i + RUN, len(s))
-        a, b, c = loops.forward(s[i:end], t[i:end], top[0], top[1], inv[0], inv[1], inv[2], masked, w[i:end], z[i:end])
+        a, b, c = loops.forward(s[i:end], t[i:end], top[0], top[1], soft_s, soft_t, inv[2], masked, w[i:end], z[i:end])
         sum_w += a
         sum_z += b
         sum_ze += c
