@@ -1,4 +1,5 @@
-"""The distillation loss (kl, labels, gradient; T = 4, alpha = 0.7) beside the same in plain NumPy: medians, in ms.
+"""The distillation loss (kl, labels, gradient; T = 4, alpha = 0.7) beside the same in plain NumPy and, where torch is installed, in
+torch.compile: medians, in ms.
 
 python bench/kd_loss.py
 """
@@ -37,6 +38,43 @@ def plainly(student: Float32, teacher: Float32, labels: npt.NDArray[np.int64]) -
     return float(loss), np.float32(ALPHA * T / m) * (q - p) + np.float32((1 - ALPHA) / m) * q1
 
 
+def compiled(threads: int) -> Callable[..., Any] | None:
+    """The same as one function that torch has compiled, gradient and all; None without torch."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    torch.compiler.reset()  # or it gives up after some shapes
+    torch.set_num_threads(threads)
+    functional = torch.nn.functional
+
+    def both(s: Any, t: Any, labels: Any) -> Any:
+        m = len(s)
+        lq, lp, l1 = functional.log_softmax(s / T, -1), functional.log_softmax(t / T, -1), functional.log_softmax(s, -1)
+        q, p, q1 = lq.exp(), lp.exp(), l1.exp()
+        loss = ALPHA * T * T * (p * (lp - lq)).sum() / m - (1 - ALPHA) * l1.gather(1, labels[:, None]).mean()
+        hot = torch.arange(s.shape[1])[None] == labels[:, None]
+        return loss, ALPHA * T / m * (q - p) + (1 - ALPHA) / m * (q1 - hot.to(q1.dtype))
+
+    return torch.compile(both, dynamic=False)  # type: ignore[no-any-return]
+
+
+def by_torch(s: Float32, t: Float32, labels: npt.NDArray[np.int64], threads: int) -> float:
+    """ms, or NaN without torch."""
+    both = compiled(threads)
+    if both is None:
+        return float("nan")
+    import torch
+
+    arguments = torch.from_numpy(s), torch.from_numpy(t), torch.from_numpy(labels)
+    with torch.no_grad():
+        loss, grad = both(*arguments)
+        wanted, slope = plainly(s, t, labels)
+        assert abs(loss.item() / wanted - 1) < 1e-4
+        assert np.abs(grad.numpy() - slope).max() < 1e-5
+        return median(lambda: both(*arguments), 1.0)
+
+
 def median(call: Callable[[], Any], seconds: float) -> float:
     call()
     times: list[float] = []
@@ -49,7 +87,8 @@ def median(call: Callable[[], Any], seconds: float) -> float:
 
 
 def main() -> None:
-    print("| (M,V) | NumPy | 1 thread | NumPy / it | 2 threads | NumPy / it | fresh gradient, 1 thread |\n| --- " + "| --- " * 6 + "|")
+    print("| (M,V) | NumPy | torch.compile, 1 / 2 threads | ours, 1 / 2 threads | torch / ours | fresh gradient, 1 thread |")
+    print("| --- " * 6 + "|")
     for m, v in SHAPES:
         rng = np.random.default_rng(0)
         s, t = (3 * rng.standard_normal((m, v), dtype=np.float32) for _ in range(2))
@@ -58,10 +97,13 @@ def main() -> None:
         def op(threads: int, grad_out: Float32 | None, s: Float32 = s, t: Float32 = t, labels: Any = labels) -> Any:
             return ec.distillation_loss(s, t, labels, temperature=T, alpha=ALPHA, grad_out=grad_out, threads=threads)
 
-        slow = median(lambda s=s, t=t, labels=labels: plainly(s, t, labels), 1.5)  # type: ignore[misc]
-        one, two = (median(lambda n=n, out=out, op=op: op(n, out), 1.5) for n in (1, 2))  # type: ignore[misc]
+        slow = median(lambda s=s, t=t, labels=labels: plainly(s, t, labels), 1.0)  # type: ignore[misc]
+        peers = [by_torch(s, t, labels, n) for n in (1, 2)]
+        ours = [median(lambda n=n, out=out, op=op: op(n, out), 1.0) for n in (1, 2)]  # type: ignore[misc]
         fresh = median(lambda op=op: op(1, None), 1)  # type: ignore[misc]
-        print(f"| ({m},{v}) | {slow:.3g} | {one:.3g} | {slow / one:.1f}x | {two:.3g} | {slow / two:.1f}x | {fresh:.3g} |")
+        gains = " / ".join(f"{peer / own:.1f}x" for peer, own in zip(peers, ours, strict=True))
+        figures = [f"{slow:.3g}", *(" / ".join(f"{value:.3g}" for value in pair) for pair in (peers, ours)), gains, f"{fresh:.3g}"]
+        print(f"| ({m},{v}) | " + " | ".join(figures) + " |", flush=True)
 
 
 if __name__ == "__main__":

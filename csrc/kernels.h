@@ -322,7 +322,9 @@ typedef struct {
     int power;          /* e^(s - max_s) = w^power: 1 to 4, or 0 where T is none of them */
     int ce;             /* whether anyone asks for e^(s - max_s) */
     float inv_s, inv_t; /* 1 / temperatures */
-    float ratio;        /* inv_t / inv_s */
+    float scale_s[2], scale_t[2]; /* 1 / temperatures in bits: log2(e) times that, and what float32 has rounded away */
+    float least_s, least_t;       /* what is below has e^x = 0 */
+    float ratio;                  /* inv_t / inv_s */
     float max_s, max_t; /* of what was met so far, at least -FLT_MAX */
     float beta;
 } ec_kd_row;

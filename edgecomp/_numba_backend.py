@@ -30,6 +30,7 @@ KERNELS = {
     "quantize_groups": "quantize_groups",
     "activate": "activation",
     "requantize": "activation",
+    "kd_loss": "kd_loss",
     "close": "_jobs",
 }
 """The compiled functions, and the module of edgecomp.kernels that each is in."""
@@ -111,9 +112,7 @@ def threads_for(op: str, m: int, n: int, k: int, limit: int) -> int:
 
 
 def variant(op: str) -> str:
-    """How the op's tile is written; "loops" for plain loops, which LLVM fits to the CPU; "numpy" where the reference serves."""
-    if op == "kd_loss":
-        return "numpy"
+    """How the op's tile is written; "loops" for plain loops, which LLVM fits to the CPU."""
     return str(_module(_TILES[op]).ISA.name) if op in _TILES else "loops"
 
 
@@ -143,6 +142,7 @@ def _scratch_of(words: int) -> npt.NDArray[np.uint32]:
 _NO_MATRIX, _NO_BYTES = np.empty((0, 0), np.float32), np.empty((0, 0), np.uint8)
 _NO_PANELS, _NO_CODES = np.empty((0, 0, 16), np.float32), np.empty((0, 0, 16, 4), np.int8)
 _NO_SCALES, _NO_ORDER, _NO_RECORDS = np.empty(0, np.float32), np.empty(0, np.int32), (_NO_BYTES, *[0] * 6)
+_NO_LABELS = np.empty(0, np.int64)
 
 
 def _padded_bias(bias: Float32 | None, n: int) -> Float32:
@@ -295,7 +295,24 @@ def gemm_f32(x: Float32, w: Float32 | DenseWeight, bias: Float32 | None, activat
     _gemm_f32(x, (*weights, _NO_CODES, _NO_SCALES, *_NO_RECORDS), w.shape, bias, activation, y, threads)
 
 
-kd_loss = reference.kd_loss
+def kd_loss(
+    student: Float32,
+    teacher: Float32,
+    labels: npt.NDArray[np.int64] | None,
+    weight: npt.NDArray[np.float64],
+    how: reference.Objective,
+    scale: float,
+    losses: npt.NDArray[np.float64],
+    grad: Float32 | None,
+    threads: int = 0,
+) -> None:
+    m, v = student.shape
+    limit = min(_threads_that_pay(threads, student.size), m)
+    pitch = v + 80  # rows a power of two apart would share sets of the cache
+    scratch = _scratch_of(2 * limit * pitch).view(np.float32)[: 2 * limit * pitch].reshape(2 * limit, pitch)
+    known = _NO_LABELS if labels is None else labels
+    code = _module("kd_loss").NAMES.index(how.kind)
+    _run(limit, "kd_loss", student, teacher, known, weight, code, *how[1:], scale, losses, _NO_MATRIX if grad is None else grad, scratch)
 
 
 def requantize(y: Float32, scale: float, zero: int, q: npt.NDArray[np.int8], threads: int = 0) -> None:

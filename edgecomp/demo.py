@@ -1,4 +1,4 @@
-"""`edgecomp demo`: train a small network on real digits, compress it, and measure what that gains, there and in large layers.
+"""`edgecomp demo`: train a small network on real digits, compress it, distil it, and measure what that gains, there and in large layers.
 
     from edgecomp import demo
     result = demo.run(seed=0, threads=2)
@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 import edgecomp as ec
-from edgecomp import demo_train, measure
+from edgecomp import demo_distill, demo_train, measure
 from edgecomp.demo_train import Digits, Float32, Layer
 from edgecomp.measure import report
 from edgecomp.measure.candidates import NUMPY_SETTLE, limits_numpy
@@ -88,6 +88,7 @@ class Result:
     layers: tuple[tuple[str, report.Row], ...]  # form and figures
     lacking: tuple[str, ...]  # what could not be measured, and why
     others: float | None  # CPUs that other processes kept busy meanwhile; None where the system does not say
+    students: demo_distill.Students | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For the json module; without the images and what was read in them."""
@@ -112,6 +113,7 @@ class Result:
             ],
             "call_s": self.call_seconds,
             "layers": [{"form": form, **row.to_json()} for form, row in self.layers],
+            "distillation": self.students and self.students.to_json(),
             "cpus_busy_with_others": self.others,
             "conclusion": conclusion(self),
         }
@@ -141,6 +143,7 @@ def run(*, seed: int = 0, threads: int | None = None) -> Result:
     digits = demo_train.load_digits()
     with report.Progress(EPOCHS, "training") as progress, measure.numpy_threads(1):  # one thread: the same bits for every `threads`
         trained = demo_train.train(digits, seed=seed, hidden=HIDDEN, epochs=EPOCHS, after_epoch=progress.advance)
+        students = demo_distill.students(trained, digits, seed=seed, epochs=2 * EPOCHS, logits=logits)
     shapes, lacking = _measurable()
     steps = SLICES * (2 * len(FORMS) + 1 + len(shapes) * len(FORMS))
     with report.Progress(steps) as progress, ec.threads(threads), measure.numpy_threads(threads):
@@ -152,7 +155,7 @@ def run(*, seed: int = 0, threads: int | None = None) -> Result:
     if before and after:
         own, everyone, wall = (then - now for now, then in zip(before, after, strict=True))
         others = max(0.0, everyone - own) / wall
-    return Result(seed, threads, ec.info()["backend"], digits, networks, call, len(trained), tuple(layers), lacking, others)
+    return Result(seed, threads, ec.info()["backend"], digits, networks, call, len(trained), tuple(layers), lacking, others, students)
 
 
 def _measurable() -> tuple[list[measure.Shape], tuple[str, ...]]:
@@ -244,6 +247,8 @@ def conclusion(result: Result) -> list[str]:
     even += [(f"{form} in {row.shape}", row.speedup) for form, row in result.layers if form != numpy.form]
     if slow := [f"{what} ({gain:.2f}x)" for what, gain in even if gain < EVEN]:
         sentences.append(f"No faster than NumPy here: {', '.join(slow)}.")
+    if result.students:
+        sentences.append(result.students.sentence())
     if result.others is not None and result.others + result.threads > (os.cpu_count() or 1) + CROWDED:
         sentences.append(f"Other processes kept {result.others:.1f} CPUs busy meanwhile, which slows NumPy's threads most: measure again.")
     if result.backend == "reference":

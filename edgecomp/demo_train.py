@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from edgecomp.distillation import distillation_loss
+
 Float32 = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
 
@@ -19,6 +21,7 @@ DATA = Path(__file__).parent / "data" / "digits.npz"
 TRAINED_ON = 1297
 BATCH, RATE = 64, 1e-3
 FIRST, SECOND, FLOOR = 0.9, 0.999, 1e-8  # Adam's moments
+TEMPERATURE = 4.0  # of the distillation
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,18 @@ def load_digits() -> Digits:
     return Digits(images[:TRAINED_ON], labels[:TRAINED_ON], images[TRAINED_ON:], labels[TRAINED_ON:])
 
 
-def train(digits: Digits, *, seed: int, hidden: int, epochs: int, after_epoch: Callable[[], object] | None = None) -> list[Layer]:
+def train(
+    digits: Digits,
+    *,
+    seed: int,
+    hidden: int,
+    epochs: int,
+    teacher: Float32 | None = None,
+    after_epoch: Callable[[], object] | None = None,
+) -> list[Layer]:
     """A 64-hidden-hidden-10 network with ReLU: cross-entropy, Adam, a rate that falls to zero along half a cosine.
 
+    teacher: logits of the training images; the network then minimises their `distillation_loss`, without labels.
     The same arguments give the same bits on the same machine, if NumPy's matmul has the same threads.
     """
     rng = np.random.default_rng(seed)
@@ -63,7 +75,7 @@ def train(digits: Digits, *, seed: int, hidden: int, epochs: int, after_epoch: C
         order = rng.permutation(len(digits.train))
         for start in range(0, len(order), BATCH):
             batch = order[start : start + BATCH]
-            gradients = _gradients(layers, digits.train[batch], digits.train_labels[batch])
+            gradients = _gradients(layers, digits.train[batch], digits.train_labels[batch], None if teacher is None else teacher[batch])
             rate = RATE * (1 + np.cos(np.pi * step / steps)) / 2
             step += 1
             rate *= (1 - SECOND**step) ** 0.5 / (1 - FIRST**step)
@@ -76,16 +88,19 @@ def train(digits: Digits, *, seed: int, hidden: int, epochs: int, after_epoch: C
     return layers
 
 
-def _gradients(layers: list[Layer], x: Float32, labels: Labels) -> list[Float32]:
-    """Of the mean cross-entropy, by the parameters: w and bias of each layer in turn."""
+def _gradients(layers: list[Layer], x: Float32, labels: Labels, teacher: Float32 | None = None) -> list[Float32]:
+    """Of the mean loss, by the parameters: w and bias of each layer in turn."""
     inputs = [x]
     for w, bias in layers[:-1]:
         inputs.append(np.maximum(inputs[-1] @ w.T + bias, 0))
     logits = inputs[-1] @ layers[-1].w.T + layers[-1].bias
-    error = np.exp(logits - logits.max(axis=1, keepdims=True))
-    error /= error.sum(axis=1, keepdims=True)
-    error[np.arange(len(x)), labels] -= 1
-    error /= np.float32(len(x))
+    if teacher is None:
+        error = np.exp(logits - logits.max(axis=1, keepdims=True))
+        error /= error.sum(axis=1, keepdims=True)
+        error[np.arange(len(x)), labels] -= 1
+        error /= np.float32(len(x))
+    else:
+        _, error = distillation_loss(logits, teacher, temperature=TEMPERATURE, grad_out=logits)
     found: list[Float32] = []
     for layer, seen in zip(reversed(layers), reversed(inputs), strict=True):
         found = [error.T @ seen, error.sum(axis=0), *found]

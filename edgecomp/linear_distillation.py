@@ -11,7 +11,7 @@ from edgecomp.distillation import count_rows, divide, objective, reduce, run_row
 
 Float32 = npt.NDArray[np.float32]
 
-_CHUNK = 6 << 20  # logits at a time: 24 MiB
+_CHUNK = 9 << 20  # logits at a time: 36 MiB
 _COLUMNS = 4096  # classes whose part of the weights' gradient is added at a time
 
 
@@ -53,7 +53,7 @@ def linear_distillation_loss(
         teacher_hidden, teacher_weight: float32 [M, K2] and [V, K2], whose product is the teacher's logits.
         labels, temperature, alpha, kind, beta, reduction, ignore_index, label_smoothing, sample_weight, teacher_kind, scale_by_t2,
             return_grad: as there; labels and sample_weight are [M].
-        chunk: rows at a time; None: so many that their logits (both sides') take 24 MiB. Beside the results nothing of the size of
+        chunk: rows at a time; None: so many that their logits (both sides') take 36 MiB. Beside the results nothing of the size of
             M * V or V * K is allocated.
         threads: limit of the loss and of hidden @ weight.T, 1..1024. The two products of the gradient are NumPy's.
 
@@ -104,6 +104,7 @@ def linear_distillation_loss(
     grads = (np.empty_like(x, order="C"), np.zeros(w.shape, np.float32)) if return_grad else None
     logits = np.empty((step, v), np.float32)
     other = np.empty((step, v), np.float32) if made else logits
+    part_grad = np.empty((min(v, _COLUMNS), x.shape[1]), np.float32)  # one for all: fresh pages cost as much as the product
     for i in range(0, m, step):
         part = slice(i, min(i + step, m))
         n = part.stop - i
@@ -119,6 +120,7 @@ def linear_distillation_loss(
         with np.errstate(all="ignore"):
             np.matmul(s, w, out=grads[0][part])
             for j in range(0, v, _COLUMNS):
-                grads[1][j : j + _COLUMNS] += s[:, j : j + _COLUMNS].T @ x[part]
+                columns = s[:, j : j + _COLUMNS]
+                grads[1][j : j + _COLUMNS] += np.matmul(columns.T, x[part], out=part_grad[: columns.shape[1]])
     loss = reduce(reduction, losses, scale, (m,))
     return loss if grads is None else (loss, *grads)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import edgecomp as ec
-from edgecomp import backend, cli, demo, demo_picture, demo_train, measure
+from edgecomp import backend, cli, demo, demo_distill, demo_picture, demo_train, measure
 from edgecomp.measure import candidates, timing
 
 needs_c = pytest.mark.skipif(backend.load_c() is None, reason="the C library was not built")
@@ -206,6 +206,16 @@ def test_conclusion_where_int8_is_slower() -> None:
 @pytest.mark.parametrize(("others", "said"), [(None, False), (0.0, False), (1e6, True)])
 def test_conclusion_on_a_busy_machine(others: float | None, said: bool) -> None:
     assert ("Other processes" in demo.conclusion(made_up(0.5, 0.25, others=others))[-1]) == said
+
+
+def test_students() -> None:
+    """A student of the teacher's logits reads more than one of a few labels; the seed decides all."""
+    digits = demo_train.load_digits()
+    teacher = demo_train.train(digits, seed=0, hidden=128, epochs=15)
+    found = [demo_distill.students(teacher, digits, seed=0, epochs=20, logits=demo.logits) for _ in range(2)]
+    assert found[0] == found[1]
+    assert 0.7 < found[0].alone < found[0].distilled <= found[0].teacher + 0.02
+    assert f"{found[0].distilled:.1%}" in found[0].sentence()
 
 
 # ---- the command

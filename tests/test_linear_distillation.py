@@ -1,9 +1,11 @@
 """The loss by a last layer's input and weights, against the same in one piece."""
 
+import os
 import tracemalloc
 
 import numpy as np
 import pytest
+from child import run_python
 
 import edgecomp as ec
 
@@ -85,3 +87,54 @@ def test_bad_calls():
     ):
         with pytest.raises(ValueError, match=f"^linear_distillation_loss: {message}"):
             ec.linear_distillation_loss(*arguments, **options)
+
+
+PEAKS = """
+import os
+import tracemalloc
+import numpy as np, edgecomp as ec
+
+def peak(call):
+    "What a call takes at most, as Python counts it and as the kernel does, its results included."
+    call()
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    def resident():
+        with open("/proc/self/status") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) << 10
+    tracemalloc.start()
+    before = resident()
+    kept = call()
+    print(tracemalloc.get_traced_memory()[1], resident() - before)
+    tracemalloc.stop()
+
+rng = np.random.default_rng(0)
+"""
+
+
+def peaks(code):
+    return [int(word) for word in run_python(PEAKS + code, timeout=240).split()]
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the kernel does not reset its peaks")
+def test_peaks_of_the_loss(c):
+    """Two rows of scratch a thread, and what a row's label and weight take."""
+    code = """
+s, t, g = (rng.standard_normal((512, 32000), np.float32) for _ in range(3))
+labels = rng.integers(0, 32000, 512)
+peak(lambda: ec.distillation_loss(s, t, labels, temperature=4.0, alpha=0.7, grad_out=g))
+"""
+    assert max(peaks(code)) <= 2e6
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the kernel does not reset its peaks")
+def test_peaks_of_the_last_layer(c):
+    """A tenth of the logits beside the results."""
+    code = """
+x, w = rng.standard_normal((1024, 32), np.float32), rng.standard_normal((50000, 32), np.float32)
+t, labels = rng.standard_normal((1024, 50000), np.float32), rng.integers(0, 50000, 1024)
+peak(lambda: ec.linear_distillation_loss(x, w, t, labels, temperature=4.0, alpha=0.7, chunk=64))
+print(x.nbytes + w.nbytes, t.nbytes)
+"""
+    traced, resident, results, logits = peaks(code)
+    assert max(traced, resident) <= results + 0.1 * logits

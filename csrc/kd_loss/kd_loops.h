@@ -4,7 +4,7 @@ typedef int32_t vi __attribute__((vector_size(4 * LANES)));
 typedef uint32_t vu __attribute__((vector_size(4 * LANES))); /* bits: these may wrap */
 
 /* Sums leave float32 after so many additions in a lane: each then adds at most 2^-20 of itself as error, and far less as a rule. */
-enum { RUN = 16 * LANES };
+enum { RUN = 16 * LANES, LINE = 16 /* floats of a cache line */ };
 
 EC_INLINE vf vset(float v) { return (vf){0} + v; }
 
@@ -58,6 +58,17 @@ EC_INLINE vf vexp(vf x)
     p = vfma(p, r, vset(5.0000001201e-1f));
     p = vfma(p * r, r, r) + vset(1);
     return vpick(vset(-87), x, vset(0), p * vpow2(shifted));
+}
+
+/* e^(x / temperature) for x up to 0, at most 1.1 ulp off; 0 where x is below `least`. 2^(scale x) = 2^n 2^r with r in -1/2 .. 1/2: few
+ * operations, and a short chain of them, which is what bounds the pass. The polynomial is that of Cephes exp2f. */
+EC_INLINE vf vsoft(vf x, const float scale[2], float least)
+{
+    const vf shift = vset(0x1.8p23f), shifted = vfma(x, vset(scale[0]), shift), n = shifted - shift;
+    const vf r = vfma(x, vset(scale[1]), vfma(x, vset(scale[0]), -n)), square = r * r, power = vpow2(shifted);
+    const vf a = vfma(r, vset(2.402264791e-1f), vset(6.931472028e-1f)), b = vfma(r, vset(9.618437357e-3f), vset(5.550332471e-2f));
+    const vf c = vfma(r, vset(1.535336188e-4f), vset(1.339887440e-3f)), p = vfma(vfma(c, square, b), square, a);
+    return vpick(vset(least), x, vset(0), vfma(p * r, power, power));
 }
 
 /* e^x - 1 for x up to 88: small results keep their digits. */
@@ -149,8 +160,8 @@ static void extremes(int64_t n, const float *s, const float *t, float out[3])
 EC_INLINE void forward_step(int power, int masked, vf s, vf t, const ec_kd_row *r, vf *w, vf *z, vf *a)
 {
     const vf x = s - vset(r->max_s), y = t - vset(r->max_t), none = vset(-INFINITY), e = vfma(y, vset(r->ratio), -x);
-    *w = vexp(x * vset(r->inv_s));
-    *z = vexp(y * vset(r->inv_t));
+    *w = vsoft(x, r->scale_s, r->least_s);
+    *z = vsoft(y, r->scale_t, r->least_t);
     a[0] += *w;
     a[1] += *z;
     if (masked)
@@ -166,25 +177,24 @@ EC_INLINE void forward_as(int power, int masked, int64_t n, const float *s, cons
 {
     const ec_kd_row row = *r; /* which no store through w or z can change */
     double acc[4][LANES] = {{0}};
-    int64_t i = 0;
     vf x, y;
-    while (i + LANES <= n) {
+    for (int64_t i = 0; i < n;) {
         vf a[4] = {vset(0), vset(0), vset(0), vset(0)};
+        for (int64_t k = i; k < EC_MIN(i + RUN, n); k += LINE) { /* what the next pass for the largest logits will want */
+            __builtin_prefetch(s + k + 2 * EC_KD_BLOCK);
+            __builtin_prefetch(t + k + 2 * EC_KD_BLOCK);
+        }
         for (const int64_t end = EC_MIN(i + RUN, n - LANES + 1); i < end; i += LANES) {
-            __builtin_prefetch(s + i + 2 * EC_KD_BLOCK); /* what the next pass for the largest logits will want */
-            __builtin_prefetch(t + i + 2 * EC_KD_BLOCK);
             forward_step(power, masked, vload(s + i), vload(t + i), &row, &x, &y, a);
             vstore(w + i, x);
             vstore(z + i, y);
         }
-        for (int j = 0; j < 4; j++)
-            add_lanes(acc[j], a[j]);
-    }
-    if (i < n) { /* what is missing is masked */
-        vf a[4] = {vset(0), vset(0), vset(0), vset(0)};
-        forward_step(power, 1, vload_part(s + i, n - i, -INFINITY), vload_part(t + i, n - i, -INFINITY), &row, &x, &y, a);
-        vstore_part(w + i, x, n - i);
-        vstore_part(z + i, y, n - i);
+        if (n - i < LANES && i < n) { /* what is missing is masked */
+            forward_step(power, 1, vload_part(s + i, n - i, -INFINITY), vload_part(t + i, n - i, -INFINITY), &row, &x, &y, a);
+            vstore_part(w + i, x, n - i);
+            vstore_part(z + i, y, n - i);
+            i = n;
+        }
         for (int j = 0; j < 4; j++)
             add_lanes(acc[j], a[j]);
     }

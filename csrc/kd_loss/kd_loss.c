@@ -43,6 +43,14 @@ static float at_least(float max) { return max > -FLT_MAX ? max : -FLT_MAX; } /* 
 
 static double rescale(double from, double to, double inv) { return to > from ? exp((from - to) * inv) : 1; }
 
+static void in_bits(float inv, float scale[2], float *least)
+{
+    const double exact = 1.4426950408889634 * (double)inv;
+    scale[0] = (float)exact;
+    scale[1] = (float)(exact - (double)scale[0]);
+    *least = -87 / inv;
+}
+
 static void read_row(const job *j, row *x, int kind)
 {
     const double inv_s = x->r.inv_s, inv_t = x->r.inv_t;
@@ -52,17 +60,17 @@ static void read_row(const job *j, row *x, int kind)
         float found[3];
         j->use->extremes(count, x->s + i, x->t + i, found);
         const double old_s = at_least(max_s), old_t = at_least(max_t);
-        if (found[0] > max_s) {
+        if (found[0] > max_s && b > 0) {
             x->sums.w *= rescale(max_s, found[0], inv_s);
             x->sums.w1 *= rescale(max_s, found[0], 1);
-            max_s = found[0];
         }
-        if (found[1] > max_t) {
+        if (found[1] > max_t && b > 0) {
             const double factor = rescale(max_t, found[1], inv_t);
             x->sums.z *= factor;
             x->sums.ze *= factor;
-            max_t = found[1];
         }
+        max_s = found[0] > max_s ? found[0] : max_s;
+        max_t = found[1] > max_t ? found[1] : max_t;
         x->max_s[b] = x->r.max_s = at_least(max_s);
         x->max_t[b] = x->r.max_t = at_least(max_t);
         if (x->sums.z > 0)
@@ -149,6 +157,8 @@ static void do_row(const job *j, int64_t i, float *scratch)
     x.r.beta = (float)how->beta;
     x.r.inv_s = kind == EC_KD_MSE ? 1 : (float)(1 / temperature);
     x.r.inv_t = (float)(1 / how->teacher_temperature);
+    in_bits(x.r.inv_s, x.r.scale_s, &x.r.least_s);
+    in_bits(x.r.inv_t, x.r.scale_t, &x.r.least_t);
     x.r.ratio = (float)(temperature / how->teacher_temperature);
     x.r.power = kind == EC_KD_MSE ? 1 : temperature == 1 ? 1 : temperature == 2 ? 2 : temperature == 3 ? 3 : temperature == 4 ? 4 : 0;
     read_row(j, &x, kind);

@@ -1,0 +1,196 @@
+"""The distillation loss and its gradient, a row per turn.
+
+With the row's largest logits known, one pass leaves w = e^((s - max_s) / T) of the student and z likewise of the teacher in the
+thread's scratch, and sums; e = T (log z - log w). The last makes the gradient of them, block by block. C's kernel needs no pass for
+the largest logits: it corrects what it has summed when it meets a larger one.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from edgecomp.kernels import _kd_loops as loops
+from edgecomp.kernels._jit import flat, helper, kernel, rows_of, run
+from edgecomp.kernels._jobs import JOB, enter, leave, take
+from edgecomp.kernels._kd_loops import KL, MSE, REVERSE_KL, RUN
+
+NAMES = ("kl", "reverse_kl", "jsd", "tvd", "mse")
+TASK = 16384  # classes of the rows that are taken at once
+
+_f = np.float32
+_LOWEST = _f(np.finfo(np.float32).min)  # not -inf, so that -inf - max is -inf
+
+
+@helper
+def _float(key: Any) -> Any:
+    return max(np.int32(loops.key(key)).view(np.float32), _LOWEST)
+
+
+@helper
+def _forward(s: Any, t: Any, top: Any, inv: Any, masked: bool, power: int, ce: bool, w: Any, z: Any) -> Any:
+    """w and z of a row; the sums of w, z, z e and e^(s - max_s)."""
+    sum_w = sum_z = sum_ze = sum_1 = 0.0
+    soft_s, soft_t = loops.in_bits(inv[0]), loops.in_bits(inv[1])
+    for i in range(0, len(s), RUN):
+        end = min(i + RUN, len(s))
+        a, b, c = loops.forward(s[i:end], t[i:end], top[0], top[1], soft_s, soft_t, inv[2], masked, w[i:end], z[i:end])
+        sum_w += a
+        sum_z += b
+        sum_ze += c
+        if ce and power != 1:
+            sum_1 += loops.sum_plain(power, w[i:end], s[i:end], top[0])
+    return sum_w, sum_z, sum_ze, sum_1 if ce and power != 1 else sum_w
+
+
+@helper
+def _squares(s: Any, t: Any, top: Any, w: Any, z: Any) -> Any:
+    """The sums of w and of (s - t)^2."""
+    sum_w = total = 0.0
+    for i in range(0, len(s), RUN):
+        end = min(i + RUN, len(s))
+        a, b = loops.squares(s[i:end], t[i:end], top[0], w[i:end], z[i:end])
+        sum_w += a
+        total += b
+    return sum_w, total
+
+
+@helper
+def _refined(s: Any, t: Any, top: Any, inv: Any, w: Any, z: Any, sum_z: float) -> Any:
+    """Where p and q are close the logarithms of their normalisers cancel, and with them the digits of their e^x: then their
+    difference comes from e, as log1p(sum p (e^log(q/p) - 1)). Returns that sum, and the sum of p e."""
+    off = pe = 0.0
+    for i in range(0, len(s), RUN):
+        end = min(i + RUN, len(s))
+        a, b = loops.refine(s[i:end], t[i:end], top[0], top[1], inv[0], inv[2], w[i:end], z[i:end], _f(1 / sum_z))
+        off += a
+        pe += b
+    return off, pe
+
+
+@helper
+def _pairs(kind: int, s: Any, t: Any, top: Any, inv: Any, w: Any, z: Any, norm: Any, shift: float, beta: float) -> Any:
+    """The loss of a kind but KL; z becomes its derivative by q. And the sum of that times q."""
+    loss = mean = 0.0
+    for i in range(0, len(s), RUN):
+        end = min(i + RUN, len(s))
+        a, b = loops.pairs(
+            kind, s[i:end], t[i:end], top[0], top[1], inv[0], inv[2], w[i:end], z[i:end], norm[0], norm[1], _f(shift), _f(beta),
+        )  # fmt: skip
+        loss += a
+        mean += b
+    return loss, mean
+
+
+@helper
+def _hard(s: Any, top: float, sum_1: float, label: int, smoothing: float) -> float:
+    """The cross entropy with a label."""
+    loss = math.log(sum_1) + (top - s[label])
+    if loss < 0.25:  # next to the largest term, which is 1, the others have lost digits
+        total, ones = 0.0, 0
+        for i in range(0, len(s), RUN):
+            a, b = loops.rest(s[i : min(i + RUN, len(s))], _f(top))
+            total += a
+            ones += b
+        loss = math.log1p(total + (ones - 1)) + (top - s[label])
+    loss *= 1 - smoothing
+    if smoothing != 0:
+        total = 0.0
+        for i in range(len(s)):
+            total += np.float64(s[i]) - top
+        loss += smoothing * (math.log(sum_1) - total / len(s))
+    return loss
+
+
+@helper
+def _row(
+    s: Any, t: Any, label: int, weight: float, kind: int, temperature: float, teacher_temperature: float,
+    kd_weight: float, ce_weight: float, beta: float, smoothing: float, scale: float, w: Any, z: Any, grad: Any,
+) -> float:  # fmt: skip
+    """The loss of a row that counts; its gradient to grad, if that has any elements."""
+    n, ce = len(s), ce_weight != 0
+    key_s, key_t, low = loops.extremes(s.view(np.int32), t.view(np.int32))
+    top = _float(key_s), _float(key_t)
+    inv = _f(1 / temperature), _f(1 / teacher_temperature), _f(temperature / teacher_temperature)
+    power = int(temperature) if temperature in (1.0, 2.0, 3.0, 4.0) else 0
+    mean = shift = 0.0
+    if kind == MSE:
+        power = 1
+        sum_1, kd = _squares(s, t, top, w, z)
+        kd = kd / (temperature * temperature) if sum_1 == sum_1 else np.nan
+        sum_w = sum_z = 1.0
+    else:
+        masked = low == loops.key(_f(-np.inf).view(np.int32))
+        sum_w, sum_z, sum_ze, sum_1 = _forward(s, t, top, inv, masked, power, ce, w, z)
+    hard = _hard(s, np.float64(top[0]), sum_1, label, smoothing) if ce else 0.0
+    if kind != MSE:
+        shift = math.log(sum_w) - math.log(sum_z)
+        kd = inv[0] * (sum_ze / sum_z) + shift
+        if kd < 0.125 and not kd_weight * 0.25 < ce_weight * hard:  # beyond, 2^-22 of error are less than 2e-6 of the loss
+            off, pe = _refined(s, t, top, inv, w, z, sum_z)
+            if abs(off) < 1:
+                shift = math.log1p(off)
+                kd = inv[0] * pe + shift
+        broken = kd != kd or not sum_w > 0
+        if kind != KL:
+            kd, mean = _pairs(kind, s, t, top, inv, w, z, (_f(1 / sum_w), _f(1 / sum_z)), shift, beta)
+        kd = np.nan if broken else max(kd, 0.0)
+    loss = weight * ((kd_weight * kd if kd_weight != 0 else 0.0 if kd == kd else np.nan) + (ce_weight * hard if ce else 0.0))
+    if len(grad):
+        g = scale * weight
+        c0 = g * ce_weight / sum_1 if ce else 0.0
+        c1 = 0.0 if kind == MSE else g * kd_weight / temperature / sum_w
+        c2 = -2 * g * kd_weight / (temperature * temperature) if kind == MSE else g * kd_weight / temperature / sum_z
+        c3 = g * ce_weight * smoothing / n if ce else 0.0
+        if kd != kd or (kind == REVERSE_KL and kd == np.inf):
+            c3 = np.nan
+        plus = kind in (KL, MSE)
+        entry = 0.0
+        if label >= 0:
+            wl, zl = np.float64(w[label]), np.float64(z[label])
+            entry = c0 * math.exp(np.float64(s[label]) - top[0]) - g * ce_weight * (1 - smoothing) - c3
+            entry += c1 * wl - c2 * zl if plus else c1 * wl * (zl - mean)
+        for i in range(0, n, RUN):  # grad may be s: by way of z
+            end = min(i + RUN, n)
+            loops.gradient(plus, power, s[i:end], top[0], w[i:end], z[i:end], _f(c0), _f(c1), _f(c2), _f(c3), _f(mean))
+            grad[i:end] = z[i:end]
+        if label >= 0:
+            grad[label] = _f(entry)
+    return loss
+
+
+_MATRIX, _OUT, _REAL = rows_of(types.float32), rows_of(types.float32, True), types.float64
+
+
+@kernel(
+    _MATRIX, _MATRIX, flat(types.int64), flat(_REAL), types.int64, _REAL, _REAL, _REAL, _REAL, _REAL, _REAL, _REAL, flat(_REAL, True),
+    _OUT, _OUT, JOB,
+)  # fmt: skip
+def kd_loss(
+    student: Any, teacher: Any, labels: Any, weight: Any, kind: int, temperature: float, teacher_temperature: float,
+    kd: float, ce: float, beta: float, smoothing: float, scale: float, losses: Any, grad: Any, scratch: Any, job: Any,
+) -> None:  # fmt: skip
+    """losses [M], and grad [M, V] unless it has no rows: edgecomp.reference.kd_loss. kind: of NAMES. Without weight of the cross
+    entropy the labels are not read. scratch: two rows for each thread."""
+    mode = enter(job)
+    if mode < 0:
+        return
+    m, n = student.shape
+    own = take(job, 1)
+    w, z = run(scratch, 2 * own, 0, n, np.float32), run(scratch, 2 * own + 1, 0, n, np.float32)
+    rows = 1 + TASK // n
+    i = take(job, 0) * rows
+    while i < m:
+        for row in range(i, min(i + rows, m)):
+            slope = run(grad, row, 0, n, np.float32) if len(grad) else run(scratch, 2 * own, 0, 0, np.float32)
+            if weight[row] > 0:
+                losses[row] = _row(
+                    run(student, row, 0, n, np.float32), run(teacher, row, 0, n, np.float32), labels[row] if ce != 0 else -1,
+                    weight[row], kind if kd != 0 else KL, temperature, teacher_temperature, kd, ce, beta, smoothing, scale, w, z, slope,
+                )  # fmt: skip
+            else:
+                losses[row] = 0
+                slope[:] = 0
+        i = take(job, 0) * rows
+    leave(job, mode)
