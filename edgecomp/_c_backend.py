@@ -211,6 +211,11 @@ def _csr_struct(w: CSRWeight, m: int) -> Any:
 _forming = threading.Lock()
 
 
+def nm_as_csr(block: int) -> bool:
+    """N:M weights are run as CSR."""
+    return True
+
+
 def spmm_csr(x: Float32, w: CSRWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
     n, k = w.shape
     m = len(y)

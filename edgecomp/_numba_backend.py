@@ -242,6 +242,11 @@ def gemm_s8g(
     _gemm_grouped(x, w, bias, activation, y, threads)
 
 
+def nm_as_csr(block: int) -> bool:
+    """N:M weights are run as CSR."""
+    return True
+
+
 def spmm_csr(x: Float32, w: CSRWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
     parts = w.data, w.indices, w.indptr
     limit = threads_for("spmm_csr", len(y), w.nnz, 1, threads)
