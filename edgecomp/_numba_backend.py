@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from edgecomp import pool, reference
 from edgecomp.grouped import GroupedInt8Weight, GroupedWeight, Int4Weight
+from edgecomp.nm import NMWeight
 from edgecomp.sparse import CSRWeight
 from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows
 
@@ -242,7 +243,7 @@ def gemm_s8g(
     _gemm_grouped(x, w, bias, activation, y, threads)
 
 
-def nm_as_csr(block: int) -> bool:
+def nm_as_csr(w: NMWeight) -> bool:
     """N:M weights are run as CSR."""
     return True
 

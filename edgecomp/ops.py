@@ -152,8 +152,8 @@ def linear(
 
 
 def _served(w: Any, use: Any) -> Any:
-    """The weight that a backend runs: where outputs share no inputs, N:M runs as CSR."""
-    return w.as_csr() if isinstance(w, NMWeight) and use.nm_as_csr(w.block) else w
+    """The weight that a backend runs: it may want N:M as CSR."""
+    return w.as_csr() if isinstance(w, NMWeight) and use.nm_as_csr(w) else w
 
 
 def _op(w: Any, how: str) -> str:
@@ -352,7 +352,7 @@ def explain(x: Any, w: Any, *, compute: str | None = None, threads: int | None =
     m = math.prod(x.shape[:-1])
     limit = pool.limit(threads, "linear: threads")
     use = backend.current()
-    if isinstance(weight, NMWeight) and use.nm_as_csr(weight.block):
+    if isinstance(weight, NMWeight) and use.nm_as_csr(weight):
         notes.append(f"w: {weight.pattern} run as CSR, derived at the first call")
         weight = weight.as_csr()
     op = _op(weight, how)

@@ -213,8 +213,8 @@ def spmm_csr8(
     _finish(v, activation, y, None, 0)
 
 
-def nm_as_csr(block: int) -> bool:
-    """Whether N:M weights with such blocks are run as CSR."""
+def nm_as_csr(w: NMWeight) -> bool:
+    """Whether an N:M weight is run as CSR."""
     return False
 
 
