@@ -88,6 +88,7 @@ ec_expand_sg_fn ec_expand_sg_scalar, ec_expand_sg_avx2;
 ec_gemv_sg_fn ec_gemv_sg_scalar, ec_gemv_sg_avx2, ec_gemv_sg_avx512, ec_gemv_sg_neon;
 ec_spmm_csr_fn ec_spmm_csr_scalar, ec_spmm_csr_avx2;
 ec_spmm_csr8_fn ec_spmm_csr8_scalar, ec_spmm_csr8_avx2;
+ec_spmm_nm_tile_fn ec_spmm_nm_tile_avx2;
 ec_gather_s8_fn ec_gather_s8_scalar, ec_gather_s8_avx2;
 ec_transpose_f32_fn ec_transpose_f32_scalar, ec_transpose_f32_avx2, ec_transpose_f32_neon;
 ec_expand_s8_fn ec_expand_s8_scalar, ec_expand_s8_avx2, ec_expand_s8_neon;
@@ -178,6 +179,14 @@ static const struct { int isa; ec_spmm_csr8_fn *fn; } SPMM_CSR8[] = {
     {SCALAR, ec_spmm_csr8_scalar},
 };
 
+static const struct { int isa; ec_spmm_nm_tile_fn *tile; } SPMM_NM[] = {
+#ifdef EC_X86
+    {AVX512, NULL}, /* the dense tiles, wherever there is none */
+    {AVX2, ec_spmm_nm_tile_avx2},
+#endif
+    {SCALAR, NULL},
+};
+
 static const struct { int isa; ec_gather_s8_fn *fn; } GATHER_S8[] = {
 #ifdef EC_X86
     {AVX2, ec_gather_s8_avx2},
@@ -260,6 +269,7 @@ ec_expand_sg_fn *ec_use_expand_sg(void) { CHOOSE(EXPAND_SG, i) return EXPAND_SG[
 ec_gemv_sg_fn *ec_use_gemv_sg(void) { CHOOSE(GEMV_SG, i) return GEMV_SG[i].fn; }
 ec_spmm_csr_fn *ec_use_spmm_csr(void) { CHOOSE(SPMM_CSR, i) return SPMM_CSR[i].fn; }
 ec_spmm_csr8_fn *ec_use_spmm_csr8(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[i].fn; }
+ec_spmm_nm_tile_fn *ec_use_spmm_nm(void) { CHOOSE(SPMM_NM, i) return SPMM_NM[i].tile; }
 ec_gather_s8_fn *ec_use_gather_s8(void) { CHOOSE(GATHER_S8, i) return GATHER_S8[i].fn; }
 ec_quantize_rows_fn *ec_use_quantize_rows(void) { CHOOSE(QUANTIZE_ROWS, i) return QUANTIZE_ROWS[i].fn; }
 ec_transpose_f32_fn *ec_use_transpose_f32(void) { CHOOSE(TRANSPOSE_F32, i) return TRANSPOSE_F32[i].fn; }

@@ -23,7 +23,7 @@ EC_INLINE __m256i eight(const uint8_t *x, int32_t input, int64_t row, int to)
     return _mm256_shuffle_epi8(quad, _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)TAKE[input & 3][to])));
 }
 
-void ec_gather_s8_avx2(int mr, int64_t quads, const uint8_t *x, const int32_t *input, uint8_t *out)
+EC_INLINE void gather(int mr, int64_t quads, const uint8_t *x, const int32_t *input, uint8_t *out)
 {
     const int64_t row = 4 * mr;
     if (mr <= 4)
@@ -38,6 +38,18 @@ void ec_gather_s8_avx2(int mr, int64_t quads, const uint8_t *x, const int32_t *i
             const __m256i b = _mm256_or_si256(eight(x, input[2], row, 2), eight(x, input[3], row, 3));
             _mm256_storeu_si256((__m256i *)out, _mm256_or_si256(a, b));
         }
+}
+
+/* Tiles of AVX2 have up to three rows: a product by a constant is an address. */
+void ec_gather_s8_avx2(int mr, int64_t quads, const uint8_t *x, const int32_t *input, uint8_t *out)
+{
+    switch (mr) {
+    case 1: gather(1, quads, x, input, out); break;
+    case 2: gather(2, quads, x, input, out); break;
+    case 3: gather(3, quads, x, input, out); break;
+    case 8: gather(8, quads, x, input, out); break;
+    default: gather(mr, quads, x, input, out);
+    }
 }
 EC_TARGET_END
 #endif

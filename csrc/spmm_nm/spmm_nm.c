@@ -28,12 +28,14 @@ typedef struct {
     const ec_gemm_s8c_impl *s8c;
     ec_transpose_f32_fn *transpose;
     ec_quantize_rows_fn *quantize;
+    ec_spmm_nm_tile_fn *tile; /* float32: or NULL */
     ec_gather_s8_fn *gather_s8;
     ec_activation_fn *activation;
     int64_t panels, blocks, tiles, row_blocks;
     char *panel;    /* workspace: activation panels, */
     float *sx;      /* scale and zero of each row, */
     int32_t *zero;
+    int32_t *group; /* the first input of each kept input's group, */
     char *scratch;  /* then for each thread what it gathers, and the inputs of a block */
     int64_t scratch_bytes;
 } job;
@@ -54,7 +56,7 @@ static int64_t scratch_bytes(int64_t k, const ec_nm *w)
 
 size_t ec_spmm_nm_workspace(int64_t m, int64_t k, const ec_nm *w, int threads)
 {
-    return 192 + (size_t)panel_at(w, k, m, m) + 8 * (size_t)m + (size_t)(ec_thread_limit(threads) * scratch_bytes(k, w));
+    return 192 + (size_t)panel_at(w, k, m, m) + 8 * (size_t)m + 4 * (size_t)kept_inputs(k, w) + (size_t)(ec_thread_limit(threads) * scratch_bytes(k, w));
 }
 
 static void pack_tile(void *ctx, int64_t tile, int thread)
@@ -83,16 +85,18 @@ static void pack_tile(void *ctx, int64_t tile, int thread)
 }
 
 /* The kept inputs of a block of outputs, ascending; for a whole quad more, the first again: their weights are zeros. */
-static void decode(const ec_nm *w, const uint8_t *packed, int64_t kept, int32_t *input)
+static void decode(const ec_nm *w, const uint8_t *packed, const int32_t *group, int64_t kept, int32_t *input)
 {
-    const int bits = w->m <= 4 ? 2 : 4, mask = (1 << bits) - 1;
-    int at = 0;
-    for (int64_t e = 0, group = 0; e < kept; group += w->m)
-        for (int i = 0; i < w->n && e < kept; i++, e++) {
-            input[e] = (int32_t)group + (*packed >> at & mask);
-            at = (at + bits) & 7;
-            packed += at == 0;
-        }
+    int64_t e = 0;
+    if (w->m <= 4) {
+        for (; e + 4 <= kept; e += 4, packed++)
+            for (int u = 0; u < 4; u++)
+                input[e + u] = group[e + u] + (*packed >> 2 * u & 3);
+        for (int u = 0; e < kept; e++, u += 2)
+            input[e] = group[e] + (*packed >> u & 3);
+    } else
+        for (; e < kept; e++)
+            input[e] = group[e] + (packed[e / 2] >> 4 * (e & 1) & 15);
     for (int64_t e = kept; e < ec_div_up(kept, 4) * 4; e++)
         input[e] = input[0];
 }
@@ -106,20 +110,22 @@ static void gather_f32(int mr, int64_t count, const float *x, const int32_t *inp
 
 static void multiply_f32(const job *j, int64_t panel0, int64_t panels, int64_t tile0, int64_t tile1, const int32_t *input, float *scratch)
 {
-    const int64_t step = BLOCK_K / j->w->m * j->w->n, groups = ec_div_up(panels, j->f32->vecs);
+    const int64_t step = BLOCK_K / j->w->m * j->w->n, groups = ec_div_up(panels, j->tile ? 1 : j->f32->vecs);
     for (int64_t e0 = 0; e0 == 0 || e0 < j->kept; e0 += step) {
         const int64_t count = EC_MIN(j->kept - e0, step), lines = ec_div_up(count, tile1 - tile0);
         for (int64_t tile = tile0; tile < tile1; tile++) {
             const int64_t row = ec_part(j->m, j->tiles, tile);
             const int mr = (int)(ec_part(j->m, j->tiles, tile + 1) - row);
-            gather_f32(mr, count, (const float *)(j->panel + panel_at(j->w, j->k, row, tile)), input + e0, scratch);
+            const float *panel = (const float *)(j->panel + panel_at(j->w, j->k, row, tile));
+            if (!j->tile)
+                gather_f32(mr, count, panel, input + e0, scratch);
             for (int64_t g = 0; g < groups; g++) {
                 const int64_t first = ec_part(panels, groups, g), p = panel0 + first, col0 = p * EC_PANEL;
                 const int nv = (int)(ec_part(panels, groups, g + 1) - first);
                 const int more = p + nv < j->panels; /* the next inputs, or the next outputs, come into L2 meanwhile */
                 const ec_gemm_f32_tile t = {
                     .k = count,
-                    .x = scratch,
+                    .x = j->tile ? panel : scratch,
                     .w = j->w->values + (p * j->kept + e0) * EC_PANEL,
                     .panel = EC_PANEL * j->kept,
                     .bias = j->bias ? j->bias + col0 : ec_no_bias,
@@ -133,7 +139,10 @@ static void multiply_f32(const job *j, int64_t panel0, int64_t panels, int64_t t
                     .ahead_panel = EC_PANEL * j->kept,
                     .ahead_lines = more ? lines : 0,
                 };
-                j->f32->tile(mr, nv, &t);
+                if (j->tile)
+                    j->tile(mr, &t, input + e0);
+                else
+                    j->f32->tile(mr, nv, &t);
             }
         }
     }
@@ -179,7 +188,7 @@ static void nm_chunk(void *ctx, int64_t chunk, int thread)
     char *scratch = j->scratch + thread * j->scratch_bytes;
     int32_t *input = (int32_t *)scratch;
     scratch += (ec_div_up(4 * j->kept, 64) + 1) * 64;
-    decode(j->w, j->w->packed + block * ec_div_up(j->kept * (j->w->m <= 4 ? 2 : 4), 8), j->kept, input);
+    decode(j->w, j->w->packed + block * ec_div_up(j->kept * (j->w->m <= 4 ? 2 : 4), 8), j->group, j->kept, input);
     if (j->w->codes)
         multiply_s8(j, panel0, panels, tile0, tile1, input, (uint8_t *)scratch);
     else
@@ -205,6 +214,7 @@ static int run(job *j, int threads, void *workspace, size_t size)
         return EC_OK;
     j->f32 = ec_use_gemm_f32();
     j->s8c = ec_use_gemm_s8c();
+    j->tile = ec_use_spmm_nm();
     j->transpose = ec_use_transpose_f32();
     j->quantize = ec_use_quantize_rows();
     j->gather_s8 = ec_use_gather_s8();
@@ -215,7 +225,11 @@ static int run(job *j, int threads, void *workspace, size_t size)
     j->panel = (char *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
     j->sx = (float *)(j->panel + panel_at(j->w, j->k, j->m, j->tiles));
     j->zero = (int32_t *)(j->sx + j->m);
-    j->scratch = (char *)(((uintptr_t)(j->zero + j->m) + 63) & ~(uintptr_t)63);
+    j->group = j->zero + j->m;
+    for (int64_t e = 0, first = 0; e < j->kept; first += j->w->m)
+        for (int i = 0; i < j->w->n && e < j->kept; i++)
+            j->group[e++] = (int32_t)first;
+    j->scratch = (char *)(((uintptr_t)(j->group + j->kept) + 63) & ~(uintptr_t)63);
     j->scratch_bytes = scratch_bytes(j->k, j->w);
 
     ec_parallel(ec_threads_that_pay(threads, 0.06 * (double)j->m * (double)j->k), j->tiles, pack_tile, j);
