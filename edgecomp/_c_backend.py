@@ -212,13 +212,9 @@ def _csr_struct(w: CSRWeight, m: int) -> Any:
 _forming = threading.Lock()
 
 
-_K_MAX_INT8 = 66311
-"""The longest sums of uint8 times int8 that fit int32."""
-
-
-def nm_as_csr(w: NMWeight) -> bool:
-    """Whether an N:M weight is run as CSR: where outputs share no inputs, or sums need 64 bits."""
-    return w.block == 1 or (w.scales is not None and w.kept > _K_MAX_INT8)
+def nm_form(w: NMWeight, m: int, compute: str) -> Any:
+    """What an N:M weight runs as."""
+    return w.served(m, compute, shared=True)
 
 
 def _nm_struct(w: NMWeight) -> Any:

@@ -243,9 +243,9 @@ def gemm_s8g(
     _gemm_grouped(x, w, bias, activation, y, threads)
 
 
-def nm_as_csr(w: NMWeight) -> bool:
-    """N:M weights are run as CSR."""
-    return True
+def nm_form(w: NMWeight, m: int, compute: str) -> Any:
+    """What an N:M weight runs as."""
+    return w.served(m, compute, shared=False)
 
 
 def spmm_csr(x: Float32, w: CSRWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:

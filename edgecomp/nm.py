@@ -9,10 +9,13 @@ from edgecomp import arrays, packing
 from edgecomp.pruning import BLOCKS, check_block, read_pattern
 from edgecomp.quantization import codes_per_output, weight_array
 from edgecomp.sparse import CSRWeight
-from edgecomp.weights import K_MAX_INT8, Float32, Weight
+from edgecomp.weights import K_MAX_INT8, Float32, Int8Weight, Weight
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+K_MAX_UINT8 = 66311
+"""The longest sums of uint8 times int8 that fit int32: 255 * 127 * 66311 is below 2**31."""
 
 
 def kept_inputs(k: int, n: int, m: int) -> int:
@@ -31,10 +34,10 @@ class NMWeight(Weight):
     Made by `edgecomp.to_nm(w, "n:m")` or `NMWeight.from_arrays(...)`. `block` neighbouring outputs share the places of their inputs.
     `values` are the panels of `DenseWeight` (int8: of `Int8Weight`) over the kept inputs; `packed` holds the places, 2 bits each for
     m <= 4 and 4 bits above, lowest first, one row for each block. Where a group holds fewer than n non-zeros, zeros are stored.
-    Outputs that do not share are multiplied as CSR, derived when first needed; from then on `nbytes` counts it.
+    Outputs that do not share are multiplied as CSR, or as dense int8, derived when first needed; from then on `nbytes` counts it.
     """
 
-    __slots__ = ("block", "form", "m", "n", "packed", "scales", "sums", "values")
+    __slots__ = ("block", "csr", "dense", "m", "n", "packed", "scales", "sums", "values")
     values: npt.NDArray[Any]
     packed: npt.NDArray[np.uint8]
     scales: Float32 | None
@@ -42,8 +45,9 @@ class NMWeight(Weight):
     n: int
     m: int
     block: int
-    form: CSRWeight | None
-    """The same entries as CSR, None before anyone wanted them."""
+    csr: CSRWeight | None
+    dense: Int8Weight | None
+    """The same weight in other forms, None before anyone wanted them."""
     _made_by = "edgecomp.to_nm or NMWeight.from_arrays"
 
     @property
@@ -127,7 +131,8 @@ class NMWeight(Weight):
         cls, values: npt.NDArray[Any], places: npt.NDArray[np.uint8], shape: tuple[int, int], nm: tuple[int, int], block: int, scale: Any
     ) -> "Self":
         """From checked values [N, kept] and places [blocks, kept]."""
-        fields = {"shape": shape, "n": nm[0], "m": nm[1], "block": block, "packed": _pack(places, index_bits(nm[1])), "form": None}
+        packed = _pack(places, index_bits(nm[1]))
+        fields = {"shape": shape, "n": nm[0], "m": nm[1], "block": block, "packed": packed, "csr": None, "dense": None}
         if scale is None:
             return cls._build(**fields, values=packing.panels_f32(values), scales=None, sums=None)
         panels = packing.panels_n16k4(np.ascontiguousarray(values))
@@ -161,15 +166,34 @@ class NMWeight(Weight):
 
     def as_csr(self) -> CSRWeight:
         """The same entries as CSR, zeros too; kept, and counted by `nbytes`."""
-        if self.form is None:
+        if self.csr is None:
             rows, kept = self.shape[0], self.kept
             columns = np.repeat(self.columns(), self.block, axis=0)[:rows]
-            form = CSRWeight.from_arrays(
+            csr = CSRWeight.from_arrays(
                 self.kept_values().reshape(-1), columns.reshape(-1), np.arange(rows + 1, dtype=np.int64) * kept, self.shape, self.scale
             )
-            object.__setattr__(self, "form", form)
-        assert self.form is not None
-        return self.form
+            object.__setattr__(self, "csr", csr)
+        assert self.csr is not None
+        return self.csr
+
+    def as_int8(self) -> Int8Weight:
+        """The same int8 values with the zeros between them; kept, and counted by `nbytes`."""
+        if self.dense is None:
+            q = np.zeros(self.shape, np.int8)
+            columns = np.repeat(self.columns(), self.block, axis=0)[: self.shape[0]]
+            np.put_along_axis(q, columns.astype(np.intp), self.kept_values(), axis=1)
+            object.__setattr__(self, "dense", Int8Weight.from_arrays(q, self.scale))
+        assert self.dense is not None
+        return self.dense
+
+    def served(self, m: int, compute: str, shared: bool) -> "NMWeight | CSRWeight | Int8Weight":
+        """The form that compiled code multiplies with m rows of x: itself where outputs share inputs, if there are kernels for that
+        (`shared`). Else CSR; or dense int8, which few rows, and patterns of more than a third, leave nothing to gain over."""
+        if compute == "int8" and self.block == 1 and (m < 16 or 3 * self.n > self.m):
+            return self.as_int8()
+        if shared and self.block > 1 and (self.scales is None or self.kept <= K_MAX_UINT8):
+            return self
+        return self.as_csr()
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         parts: dict[str, npt.NDArray[Any]] = {"values": self.values, "packed": self.packed}
@@ -191,8 +215,8 @@ class NMWeight(Weight):
 
     @property
     def nbytes(self) -> int:
-        """Bytes held: values, places, scales, and the CSR derived from them, if it was."""
-        return super().nbytes + (0 if self.form is None else self.form.nbytes)
+        """Bytes held: values, places, scales, and the forms derived from them, if they were."""
+        return super().nbytes + sum(w.nbytes for w in (self.csr, self.dense) if w is not None)
 
 
 def _rebuild(cls: type[NMWeight], values: Any, places: Any, shape: Any, nm: Any, block: int, scale: Any) -> NMWeight:

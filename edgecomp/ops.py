@@ -133,10 +133,11 @@ def linear(
     use = backend.current()
     if not quantized:
         x = arrays.rows(x)
+    if isinstance(w, NMWeight):
+        w = use.nm_form(w, len(y), how)
     if how == "int8" and isinstance(w, Int8Weight):
         use.gemm_s8c(x, w, bias, activation, y, scale, out_zero, limit)
         return out
-    w = _served(w, use)
     gemm = getattr(use, _op(w, how))
     if how == "float32" and isinstance(w, (CSRWeight, NMWeight)) and w.scale is not None:
         w = w.as_float32()
@@ -149,11 +150,6 @@ def linear(
     gemm(x, w, bias, activation, wide, limit)
     use.requantize(wide, scale, out_zero, y)
     return out
-
-
-def _served(w: Any, use: Any) -> Any:
-    """The weight that a backend runs: it may want N:M as CSR."""
-    return w.as_csr() if isinstance(w, NMWeight) and use.nm_as_csr(w) else w
 
 
 def _op(w: Any, how: str) -> str:
@@ -352,9 +348,12 @@ def explain(x: Any, w: Any, *, compute: str | None = None, threads: int | None =
     m = math.prod(x.shape[:-1])
     limit = pool.limit(threads, "linear: threads")
     use = backend.current()
-    if isinstance(weight, NMWeight) and use.nm_as_csr(weight):
-        notes.append(f"w: {weight.pattern} run as CSR, derived at the first call")
-        weight = weight.as_csr()
+    if isinstance(weight, NMWeight):
+        form = use.nm_form(weight, m, how)
+        if form is not weight:
+            kind = "CSR" if isinstance(form, CSRWeight) else "dense int8"
+            notes.append(f"w: {weight.pattern} run as {kind}, derived at the first call")
+        weight = form
     op = _op(weight, how)
     if how == "int8":
         grouped = isinstance(weight, GroupedWeight)

@@ -213,9 +213,9 @@ def spmm_csr8(
     _finish(v, activation, y, None, 0)
 
 
-def nm_as_csr(w: NMWeight) -> bool:
-    """Whether an N:M weight is run as CSR."""
-    return False
+def nm_form(w: NMWeight, m: int, compute: str) -> NMWeight:
+    """What an N:M weight runs as."""
+    return w
 
 
 def spmm_nm(x: Float32, w: NMWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:

@@ -117,6 +117,9 @@ def test_weight_is_frozen_and_copies():
         before = a.nbytes
         a.as_csr()
         assert a.nbytes == before + a.as_csr().nbytes
+        if bits:
+            np.testing.assert_array_equal(a.as_int8().dequantize(), a.dequantize())
+            assert a.nbytes == before + a.as_csr().nbytes + a.as_int8().nbytes
         assert abs(a.density - 0.5) < 0.05
     with pytest.raises(TypeError, match="made by"):
         ec.NMWeight()

@@ -150,8 +150,9 @@ def test_float32_compute_int8_output_and_spmm(impl):
 def test_explain(impl):
     x = np.zeros((4, 64), f)
     for block in (1, 16):
-        for bits_, ops in ((None, ("spmm_nm", "spmm_csr")), (8, ("spmm_nm8", "spmm_csr8"))):
+        for bits_, ops in ((None, ("spmm_nm", "spmm_csr")), (8, ("spmm_nm8", "spmm_csr8", "gemm_s8c"))):
             e = ec.explain(x, ec.to_nm(pruned(32, 64, "2:4", block), "2:4", block, bits_))
             assert e.op in ops
             assert ("2:4 run as CSR" in str(e)) == e.op.startswith("spmm_csr")
+            assert ("2:4 run as dense int8" in str(e)) == (e.op == "gemm_s8c")
             assert e.threads >= 1
