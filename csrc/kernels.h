@@ -294,9 +294,9 @@ int64_t ec_csr_split(int64_t n, const int32_t *indptr, int64_t parts, int64_t i)
 /* A float32 tile of one panel of weights whose line e of x is not the e-th but input[e]: t->x [..][mr]. */
 typedef void ec_spmm_nm_tile_fn(int mr, const ec_gemm_f32_tile *t, const int32_t *input);
 
-/* From an int8 activation panel [..][mr][4] the inputs input[4 * quads], as a panel [quads][mr][4]. May read and write 32 bytes from the
- * last quad on, wherever it ends. */
-typedef void ec_gather_s8_fn(int mr, int64_t quads, const uint8_t *x, const int32_t *input, uint8_t *out);
+/* From an int8 activation panel [..][mr][4] the inputs input[4 * quads], as a panel [quads][mr][4]. paired: of every two inputs both are of
+ * the same quad. May read and write 32 bytes from the last quad on, wherever it ends. */
+typedef void ec_gather_s8_fn(int mr, int paired, int64_t quads, const uint8_t *x, const int32_t *input, uint8_t *out);
 
 /* ---- activation ------------------------------------------------------------------------------------------------ */
 

@@ -151,10 +151,11 @@ static void multiply_f32(const job *j, int64_t panel0, int64_t panels, int64_t t
 static void multiply_s8(const job *j, int64_t panel0, int64_t panels, int64_t tile0, int64_t tile1, const int32_t *input, uint8_t *scratch)
 {
     const int64_t quads = ec_div_up(j->kept, 4), groups = ec_div_up(panels, j->s8c->vecs);
+    const int paired = j->w->m == 4 && j->w->n == 2 && j->kept % 4 == 0;
     for (int64_t tile = tile0; tile < tile1; tile++) {
         const int64_t row = ec_part(j->m, j->tiles, tile);
         const int mr = (int)(ec_part(j->m, j->tiles, tile + 1) - row);
-        j->gather_s8(mr, quads, (const uint8_t *)j->panel + panel_at(j->w, j->k, row, tile), input, scratch);
+        j->gather_s8(mr, paired, quads, (const uint8_t *)j->panel + panel_at(j->w, j->k, row, tile), input, scratch);
         for (int64_t g = 0; g < groups; g++) {
             const int64_t first = ec_part(panels, groups, g), p = panel0 + first, col0 = p * EC_PANEL;
             const int nv = (int)(ec_part(panels, groups, g + 1) - first);
