@@ -189,7 +189,7 @@ class NMWeight(Weight):
     def served(self, m: int, compute: str, shared: bool) -> "NMWeight | CSRWeight | Int8Weight":
         """The form that compiled code multiplies with m rows of x: itself where outputs share inputs, if there are kernels for that
         (`shared`). Else CSR; or dense int8, which few rows, and patterns of more than a third, leave nothing to gain over."""
-        if compute == "int8" and self.block == 1 and (m < 16 or 3 * self.n > self.m):
+        if compute == "int8" and (not shared or (self.block == 1 and (m < 16 or 3 * self.n > self.m))):
             return self.as_int8()
         if shared and self.block > 1 and (self.scales is None or self.kept <= K_MAX_UINT8):
             return self
