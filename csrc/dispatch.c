@@ -89,6 +89,8 @@ ec_gemv_sg_fn ec_gemv_sg_scalar, ec_gemv_sg_avx2, ec_gemv_sg_avx512, ec_gemv_sg_
 ec_spmm_csr_fn ec_spmm_csr_scalar, ec_spmm_csr_avx2;
 ec_spmm_csr8_fn ec_spmm_csr8_scalar, ec_spmm_csr8_avx2;
 ec_spmv_csr_fn ec_spmv_csr_scalar, ec_spmv_csr_avx2;
+ec_spmm_nm_tile_fn ec_spmm_nm_tile_avx2;
+ec_gather_s8_fn ec_gather_s8_scalar, ec_gather_s8_avx2;
 ec_transpose_f32_fn ec_transpose_f32_scalar, ec_transpose_f32_avx2, ec_transpose_f32_neon;
 ec_expand_s8_fn ec_expand_s8_scalar, ec_expand_s8_avx2, ec_expand_s8_neon;
 ec_activation_fn ec_activation_scalar, ec_activation_avx2, ec_activation_avx512, ec_activation_neon;
@@ -185,6 +187,21 @@ static const struct { int isa; ec_spmv_csr_fn *fn; } SPMV_CSR[] = {
     {SCALAR, ec_spmv_csr_scalar},
 };
 
+static const struct { int isa; ec_spmm_nm_tile_fn *tile; } SPMM_NM[] = {
+#ifdef EC_X86
+    {AVX512, NULL}, /* the dense tiles, wherever there is none */
+    {AVX2, ec_spmm_nm_tile_avx2},
+#endif
+    {SCALAR, NULL},
+};
+
+static const struct { int isa; ec_gather_s8_fn *fn; } GATHER_S8[] = {
+#ifdef EC_X86
+    {AVX2, ec_gather_s8_avx2},
+#endif
+    {SCALAR, ec_gather_s8_scalar},
+};
+
 static const struct { int isa; ec_quantize_rows_fn *fn; } QUANTIZE_ROWS[] = {
 #ifdef EC_X86
     {AVX512, ec_quantize_rows_avx512},
@@ -261,6 +278,8 @@ ec_gemv_sg_fn *ec_use_gemv_sg(void) { CHOOSE(GEMV_SG, i) return GEMV_SG[i].fn; }
 ec_spmm_csr_fn *ec_use_spmm_csr(void) { CHOOSE(SPMM_CSR, i) return SPMM_CSR[i].fn; }
 ec_spmm_csr8_fn *ec_use_spmm_csr8(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[i].fn; }
 ec_spmv_csr_fn *ec_use_spmv_csr(void) { CHOOSE(SPMV_CSR, i) return SPMV_CSR[i].fn; }
+ec_spmm_nm_tile_fn *ec_use_spmm_nm(void) { CHOOSE(SPMM_NM, i) return SPMM_NM[i].tile; }
+ec_gather_s8_fn *ec_use_gather_s8(void) { CHOOSE(GATHER_S8, i) return GATHER_S8[i].fn; }
 ec_quantize_rows_fn *ec_use_quantize_rows(void) { CHOOSE(QUANTIZE_ROWS, i) return QUANTIZE_ROWS[i].fn; }
 ec_transpose_f32_fn *ec_use_transpose_f32(void) { CHOOSE(TRANSPOSE_F32, i) return TRANSPOSE_F32[i].fn; }
 ec_expand_s8_fn *ec_use_expand_s8(void) { CHOOSE(EXPAND_S8, i) return EXPAND_S8[i].fn; }
@@ -279,9 +298,9 @@ const char *ec_variant(const char *op)
     CHOOSE(QUANTIZE_GROUPS, groups)
     CHOOSE(ACTIVATION, act)
     CHOOSE(KD_LOSS, kd)
-    if (!strcmp(op, "gemm_s8c"))
+    if (!strcmp(op, "gemm_s8c") || !strcmp(op, "spmm_nm8")) /* the same tiles */
         return ISA_NAMES[GEMM_S8C[s8c].isa];
-    if (!strcmp(op, "gemm_f32"))
+    if (!strcmp(op, "gemm_f32") || !strcmp(op, "spmm_nm"))
         return ISA_NAMES[GEMM_F32[f32].isa];
     if (!strcmp(op, "gemm_s4g"))
         return ISA_NAMES[GEMM_S4G[s4g].isa];

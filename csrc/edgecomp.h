@@ -187,6 +187,34 @@ int ec_spmm_csr8(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, c
                  const uint8_t *xzero, const ec_csr *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace,
                  size_t size);
 
+/* Weights of which n of each m inputs are kept, 1 <= n <= m <= 16: for each m inputs n, and of a short last group n or all that it has;
+ * `block` neighbouring outputs, a multiple of 16, keep the same. kept = k / m * n + min(n, k % m).
+ * `values`: float32 panels [ceil(N/16)][kept][16]; or, if `codes` is not NULL, int8 panels n16k4 [ceil(N/16)][ceil(kept/4)][16][4] with
+ * scale and sums [16 * ceil(N/16)] as for ec_gemm_s8c, and kept at most 66311.
+ * `packed`: the place of each kept input in its group, ascending, [ceil(N/block)][ceil(kept * b / 8)] bytes of b = 2 bits (m <= 4) or 4,
+ * lowest bits first. All places are within their group, which in a short last one has k % m inputs. */
+typedef struct {
+    const float *values;
+    const int8_t *codes;
+    const float *scale;
+    const int32_t *sums;
+    const uint8_t *packed;
+    int32_t n, m, block;
+} ec_nm;
+
+/* y = act(x w^T + bias), x and w float32: what x holds where w keeps nothing plays no part. The order of summation depends on m, k, the
+ * pattern and the ISA: the same bits for every thread count. The workspace is that of both ops. */
+size_t ec_spmm_nm_workspace(int64_t m, int64_t k, const ec_nm *w, int threads);
+int ec_spmm_nm_threads(int64_t m, int64_t n, int64_t k, int threads); /* k: the kept inputs */
+int ec_spmm_nm(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const ec_nm *w, const float *bias, int act, float *y,
+               int64_t ldy, int threads, void *workspace, size_t size);
+
+/* The same with int8 codes and x quantised per row, or x NULL and xq[m][k], xscale[m], xzero[m] the quantised rows: the bits of ec_gemm_s8c
+ * with the same weights and zeros elsewhere. */
+int ec_spmm_nm8_threads(int64_t m, int64_t n, int64_t k, int threads);
+int ec_spmm_nm8(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale, const uint8_t *xzero,
+                const ec_nm *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace, size_t size);
+
 /* ---- float32 ------------------------------------------------------------------------------------------------------ */
 
 /* y = act(x w^T + bias). w: if ldw is 0, panels [ceil(n/16)][k][16], element (j, i) at panel j/16, row i, column j%16,

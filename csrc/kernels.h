@@ -292,6 +292,15 @@ enum { EC_FORM_ROWS = 512 }; /* most rows of a block */
 /* Row at which part i of `parts` with nearly equal work begins. */
 int64_t ec_csr_split(int64_t n, const int32_t *indptr, int64_t parts, int64_t i);
 
+/* ---- spmm_nm, spmm_nm8 ------------------------------------------------------------------------------------------- */
+
+/* A float32 tile of one panel of weights whose line e of x is not the e-th but input[e]: t->x [..][mr]. */
+typedef void ec_spmm_nm_tile_fn(int mr, const ec_gemm_f32_tile *t, const int32_t *input);
+
+/* From an int8 activation panel [..][mr][4] the inputs input[4 * quads], as a panel [quads][mr][4]. paired: of every two inputs both are of
+ * the same quad. May read and write 32 bytes from the last quad on, wherever it ends. */
+typedef void ec_gather_s8_fn(int mr, int paired, int64_t quads, const uint8_t *x, const int32_t *input, uint8_t *out);
+
 /* ---- activation ------------------------------------------------------------------------------------------------ */
 
 /* y[rows][ldy] = act(y), cols of each row. Every activation but relu, which the tiles do. */
@@ -391,6 +400,8 @@ ec_spmm_csr_fn *ec_use_spmm_csr(void);
 ec_spmm_csr8_fn *ec_use_spmm_csr8(void);
 ec_spmv_csr_fn *ec_use_spmv_csr(void);
 ec_quantize_rows_fn *ec_use_quantize_rows(void);
+ec_spmm_nm_tile_fn *ec_use_spmm_nm(void); /* NULL: gather, then gemm_f32 */
+ec_gather_s8_fn *ec_use_gather_s8(void);
 ec_transpose_f32_fn *ec_use_transpose_f32(void);
 ec_expand_s8_fn *ec_use_expand_s8(void);
 ec_activation_fn *ec_use_activation(void);

@@ -6,6 +6,7 @@ from edgecomp.distillation import distillation_loss
 from edgecomp.feature_distillation import feature_loss
 from edgecomp.grouped import GroupedInt8Weight, Int4Weight
 from edgecomp.linear_distillation import linear_distillation_loss
+from edgecomp.nm import NMWeight, to_nm
 from edgecomp.ops import Explanation, explain, linear, matmul_int8, quantize_rows, spmm
 from edgecomp.pool import get_num_threads, register_threadpoolctl, set_num_threads, threads
 from edgecomp.pruning import prune, prune_channels
@@ -23,6 +24,7 @@ __all__ = [
     "GroupedInt8Weight",
     "Int4Weight",
     "Int8Weight",
+    "NMWeight",
     "QuantizedRows",
     "TeacherTopK",
     "distillation_loss",
@@ -48,6 +50,7 @@ __all__ = [
     "spmm",
     "threads",
     "to_csr",
+    "to_nm",
     "topk_distillation_loss",
     "warmup",
 ]

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from edgecomp import reference
 from edgecomp._edgecomp_c import ffi, lib
 from edgecomp.grouped import GroupedInt8Weight, GroupedWeight, Int4Weight
+from edgecomp.nm import NMWeight
 from edgecomp.sparse import CSRWeight
 from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows
 
@@ -211,6 +212,46 @@ def _csr_struct(w: CSRWeight, m: int) -> Any:
 
 
 _forming = threading.Lock()
+
+
+def nm_form(w: NMWeight, m: int, compute: str) -> Any:
+    """What an N:M weight runs as."""
+    return w.served(m, compute, shared=True)
+
+
+def _nm_struct(w: NMWeight) -> Any:
+    """The struct ec_nm."""
+    if w.pointers is None:
+        values, codes = (_buffer(_FLOATS, w.values), _NULL) if w.scales is None else (_NULL, _buffer(_INT8S, w.values))
+        sums = _NULL if w.sums is None else _buffer(_INT32S, w.sums)
+        parts = values, codes, _vector(w.scales), sums, _buffer(_BYTES, w.packed)
+        object.__setattr__(w, "pointers", (ffi.new("ec_nm *", (*parts, w.n, w.m, w.block)), *parts))
+    return w.pointers[0]
+
+
+def spmm_nm(x: Float32, w: NMWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
+    n, k = w.shape
+    m = len(y)
+    struct, act = _nm_struct(w), ACTIVATION_CODES[activation]
+    args = m, n, k, *_matrix(_FLOATS, x, k), struct, _vector(bias), act, *_matrix(_FLOATS, y, n), threads
+    while status := lib.ec_spmm_nm(*args, _scratch.pointer, _scratch.size):
+        _recover(status, lib.ec_spmm_nm_workspace(m, k, struct, threads))
+
+
+def spmm_nm8(
+    x: Float32 | QuantizedRows, w: NMWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0
+) -> None:
+    n, k = w.shape
+    m = len(y)
+    rows: tuple[Any, ...]
+    if isinstance(x, QuantizedRows):
+        rows = _NULL, k, _buffer(_BYTES, x.q), _vector(x.scale), _buffer(_BYTES, cast("Any", x.zero))
+    else:
+        rows = (*_matrix(_FLOATS, x, k), _NULL, _NULL, _NULL)
+    struct = _nm_struct(w)
+    args = m, n, k, *rows, struct, _vector(bias), ACTIVATION_CODES[activation], *_matrix(_FLOATS, y, n), threads
+    while status := lib.ec_spmm_nm8(*args, _scratch.pointer, _scratch.size):
+        _recover(status, lib.ec_spmm_nm_workspace(m, k, struct, threads))
 
 
 def spmm_csr(x: Float32, w: CSRWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from edgecomp import pool, reference
 from edgecomp.grouped import GroupedInt8Weight, GroupedWeight, Int4Weight
+from edgecomp.nm import NMWeight
 from edgecomp.sparse import CSRWeight
 from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows
 
@@ -240,6 +241,11 @@ def gemm_s8g(
     x: Float32 | QuantizedRows, w: GroupedInt8Weight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0
 ) -> None:
     _gemm_grouped(x, w, bias, activation, y, threads)
+
+
+def nm_form(w: NMWeight, m: int, compute: str) -> Any:
+    """What an N:M weight runs as."""
+    return w.served(m, compute, shared=False)
 
 
 def spmm_csr(x: Float32, w: CSRWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:

@@ -8,7 +8,10 @@ import sys
 from types import ModuleType
 from typing import Any
 
-OPS = ("gemm_s8c", "gemm_s4g", "gemm_s8g", "gemm_f32", "spmm_csr", "spmm_csr8", "quantize_rows", "quantize_groups", "activation", "kd_loss")
+OPS = (
+    "gemm_s8c", "gemm_s4g", "gemm_s8g", "gemm_f32", "spmm_csr", "spmm_csr8", "spmm_nm", "spmm_nm8", "quantize_rows", "quantize_groups",
+    "activation", "kd_loss",
+)  # fmt: skip
 BACKENDS = ("auto", "c", "numba", "reference")
 _NO_C = (
     "the C library was not built when edgecomp was installed: install a C compiler (Debian: apt-get install gcc python3-dev) and run"

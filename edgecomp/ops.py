@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from edgecomp import arrays, backend, pool, reference
 from edgecomp.grouped import GroupedWeight
+from edgecomp.nm import NMWeight
 from edgecomp.reference import ACTIVATIONS
 from edgecomp.sparse import CSRWeight
 from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows, Weight
@@ -31,7 +32,7 @@ def _weight(w: Any) -> Weight | arrays.Float32:
 
 
 def _compute(w: Any, compute: str | None) -> str:
-    quantized = isinstance(w, (Int8Weight, GroupedWeight)) or (isinstance(w, CSRWeight) and w.scale is not None)
+    quantized = isinstance(w, (Int8Weight, GroupedWeight)) or (isinstance(w, (CSRWeight, NMWeight)) and w.scale is not None)
     if compute is None:
         return "int8" if quantized else "float32"
     if compute not in ("int8", "float32"):
@@ -71,7 +72,7 @@ def linear(
 
     Args:
         x: float32 [..., K] (float16 and float64 are converted), or QuantizedRows.
-        w: Int8Weight, Int4Weight, GroupedInt8Weight, CSRWeight, DenseWeight, or a float32 array [N, K] (packed anew at each call:
+        w: Int8Weight, Int4Weight, GroupedInt8Weight, CSRWeight, NMWeight, DenseWeight, or a float32 array [N, K] (packed anew at each call:
             `pack` it once).
         bias: float32 [N], or None.
         activation: None, "relu", "relu6", "leaky_relu" (slope 0.01), "hardswish", "hardsigmoid", "gelu", "gelu_tanh", "silu",
@@ -132,11 +133,13 @@ def linear(
     use = backend.current()
     if not quantized:
         x = arrays.rows(x)
+    if isinstance(w, NMWeight):
+        w = use.nm_form(w, len(y), how)
     if how == "int8" and isinstance(w, Int8Weight):
         use.gemm_s8c(x, w, bias, activation, y, scale, out_zero, limit)
         return out
     gemm = getattr(use, _op(w, how))
-    if how == "float32" and isinstance(w, CSRWeight) and w.scale is not None:
+    if how == "float32" and isinstance(w, (CSRWeight, NMWeight)) and w.scale is not None:
         w = w.as_float32()
     if scale is None:
         gemm(x, w, bias, activation, y, limit)
@@ -153,8 +156,8 @@ def _op(w: Any, how: str) -> str:
     """The function of a backend that serves the weight."""
     if how == "int8" or isinstance(w, DenseWeight):
         return str(w.op)
-    if isinstance(w, CSRWeight):
-        return "spmm_csr"
+    if isinstance(w, (CSRWeight, NMWeight)):
+        return "spmm_csr" if isinstance(w, CSRWeight) else "spmm_nm"
     return "gemm_sg_f32" if isinstance(w, GroupedWeight) else "gemm_s8c_f32" if isinstance(w, Int8Weight) else "gemm_f32"
 
 
@@ -262,7 +265,7 @@ def spmm(a: Any, b: Any, *, out: npt.NDArray[np.float32] | None = None, threads:
     """a @ b, sparse times dense as SciPy writes it.
 
     Args:
-        a: CSRWeight [N, K], or a SciPy sparse matrix, from which a CSRWeight is built at each call: build it once.
+        a: CSRWeight or NMWeight [N, K], or a SciPy sparse matrix, from which a CSRWeight is built at each call: build it once.
         b: float32 [K, M] or [K]. With int8 values in a, each column of b is quantised to uint8.
         out: float32 [N, M] or [N], C-contiguous; may not overlap b. Returned.
         threads: limit for this call, 1..1024.
@@ -277,9 +280,9 @@ def spmm(a: Any, b: Any, *, out: npt.NDArray[np.float32] | None = None, threads:
         array([[ 6., 60.],
                [ 1., 10.]], dtype=float32)
     """
-    if not isinstance(a, CSRWeight):
+    if not isinstance(a, (CSRWeight, NMWeight)):
         if not hasattr(a, "tocsr"):
-            raise TypeError(f"spmm: a is a {type(a).__name__}, wanted a CSRWeight or a SciPy sparse matrix")
+            raise TypeError(f"spmm: a is a {type(a).__name__}, wanted a CSRWeight, an NMWeight or a SciPy sparse matrix")
         a = CSRWeight.from_scipy(a)
     b = arrays.to_float32(b, "spmm: b")
     n, k = a.shape
@@ -345,6 +348,12 @@ def explain(x: Any, w: Any, *, compute: str | None = None, threads: int | None =
     m = math.prod(x.shape[:-1])
     limit = pool.limit(threads, "linear: threads")
     use = backend.current()
+    if isinstance(weight, NMWeight):
+        form = use.nm_form(weight, m, how)
+        if form is not weight:
+            kind = "CSR" if isinstance(form, CSRWeight) else "dense int8"
+            notes.append(f"w: {weight.pattern} run as {kind}, derived at the first call")
+        weight = form
     op = _op(weight, how)
     if how == "int8":
         grouped = isinstance(weight, GroupedWeight)
@@ -352,7 +361,7 @@ def explain(x: Any, w: Any, *, compute: str | None = None, threads: int | None =
         notes.append("int32 sums, float32 output" if quantized else f"x: quantised to {kind}")
         if getattr(weight, "permutation", None) is not None:
             notes.append("x: permuted to the order of the weight's groups")
-    elif isinstance(weight, CSRWeight):
+    elif isinstance(weight, (CSRWeight, NMWeight)):
         if weight.scale is not None:
             notes.append("w: its values converted to float32 at each call")
     elif isinstance(weight, (Int8Weight, GroupedWeight)):
@@ -362,4 +371,6 @@ def explain(x: Any, w: Any, *, compute: str | None = None, threads: int | None =
     family = {"gemm_s8c_f32": "gemm_f32", "gemm_sg_f32": "gemm_f32"}.get(op, op)
     if isinstance(weight, CSRWeight):
         n, k = weight.nnz, 1  # the work is that of the entries
+    elif isinstance(weight, NMWeight):
+        k = weight.kept
     return Explanation(op, backend.name_of(use), use.variant(family), use.threads_for(family, m, n, k, limit), tuple(notes))

@@ -34,31 +34,85 @@ def _smallest(scores: npt.NDArray[Any], count: int) -> npt.NDArray[np.bool_]:
     return np.asarray(chosen, bool)
 
 
-def prune(w: Any, sparsity: float, *, scores: Any = None, scope: str = "tensor") -> Float32:
-    """A copy of w in which the least important weights are zeros.
+def read_pattern(pattern: Any, where: str) -> tuple[int, int]:
+    """(n, m) of "n:m", 1 <= n <= m <= 16."""
+    parts = pattern.split(":") if isinstance(pattern, str) else []
+    if len(parts) == 2 and all(part.isascii() and part.isdecimal() and len(part) <= 2 for part in parts):
+        n, m = int(parts[0]), int(parts[1])
+        if 1 <= n <= m <= 16:
+            return n, m
+    raise ValueError(f'{where}: pattern is {pattern!r}, wanted "n:m" with 1 <= n <= m <= 16')
+
+
+BLOCKS = (1, 16, 32, 64)
+"""Neighbouring outputs that may share a pattern."""
+
+
+def check_block(block: Any, where: str) -> int:
+    if isinstance(block, bool) or block not in BLOCKS:
+        raise ValueError(f"{where}: block is {block!r}, wanted 1, 16, 32 or 64")
+    return int(block)
+
+
+def _outside_pattern(ranks: npt.NDArray[Any], pattern: str, block: Any) -> npt.NDArray[np.bool_]:
+    """Which weights a pattern leaves out: in each group all but the n whose ranks, added up over the rows of a block, are largest."""
+    n, m = read_pattern(pattern, "prune")
+    rows, k = ranks.shape
+    starts = np.arange(0, rows, check_block(block, "prune"))
+    with np.errstate(invalid="ignore"):
+        shared = np.add.reduceat(ranks.astype(np.float64), starts, axis=0) if rows else np.zeros((0, k))
+    outside = np.zeros(shared.shape, bool)
+    whole = k // m * m
+    for part, size in ((slice(0, whole), m), (slice(whole, k), k - whole)):
+        if size > n:  # a short last group may have room for all
+            groups = shared[:, part].reshape(-1, size)
+            least = np.argsort(groups, axis=1, kind="stable")[:, : size - n]
+            chosen = np.zeros(groups.shape, bool)
+            np.put_along_axis(chosen, least, True, axis=1)
+            outside[:, part] = chosen.reshape(len(shared), part.stop - part.start)
+    return np.repeat(outside, np.diff(np.append(starts, rows)), axis=0)
+
+
+def prune(
+    w: Any, sparsity: float | None = None, *, pattern: str | None = None, block: int = 1, scores: Any = None, scope: str = "tensor"
+) -> Float32:
+    """A copy of w in which the least important weights are zeros: a share of them, or all but n of each m neighbouring inputs.
 
     Args:
         w: float32 [N, K] (out_features, in_features), finite.
         sparsity: share of the weights that become zeros, 0..1; rounded to whole weights.
+        pattern: instead of a sparsity: "n:m" with 1 <= n <= m <= 16 keeps n of each m inputs of an output. Where m does not divide K the
+            last group is short and keeps n too, or all that it has.
+        block: 1, 16, 32 or 64 neighbouring outputs keep the same inputs, those whose scores are the largest when added up. The last block
+            is short where N is no multiple. For a pattern only.
         scores: importance of each weight, floats [N, K] without NaN; by default the magnitude. Among equal scores the first go.
         scope: "tensor" ranks all weights together; "row" those of each output by themselves, so that all outputs keep the same number.
+            For a sparsity only.
 
     Returns:
         float32 [N, K].
 
     Raises:
-        TypeError, ValueError: not a finite float matrix; scores of another shape or with NaN; a sparsity outside 0..1.
+        TypeError, ValueError: not a finite float matrix; scores of another shape or with NaN; a sparsity outside 0..1; a pattern that is
+            none, a block of another size; both sparsity and pattern, or neither.
 
     Example:
         >>> import numpy as np, edgecomp as ec
         >>> ec.prune(np.array([[1, -5], [3, 2]], np.float32), 0.5)
         array([[ 0., -5.],
                [ 3.,  0.]], dtype=float32)
+        >>> ec.prune(np.array([[1, -5, 3, 2]], np.float32), pattern="2:4")
+        array([[ 0., -5.,  3.,  0.]], dtype=float32)
     """
     a = weight_array(w, "prune")
-    share = _share(sparsity, "prune")
+    if sparsity is not None and pattern is not None:
+        raise TypeError("prune: wanted a sparsity or a pattern, not both")
     if scope not in ("tensor", "row"):
         raise ValueError(f'prune: scope is {scope!r}, wanted "tensor" or "row"')
+    if pattern is None and block != 1:
+        raise ValueError(f"prune: block is {block!r}, which is for a pattern")
+    if pattern is not None and scope != "tensor":
+        raise ValueError(f"prune: scope is {scope!r}, which is for a sparsity")
     ranks: npt.NDArray[Any] = np.abs(a)
     if scores is not None:
         ranks = arrays.to_numpy(scores, "prune: scores")
@@ -69,6 +123,10 @@ def prune(w: Any, sparsity: float, *, scores: Any = None, scope: str = "tensor")
         if np.isnan(ranks).any():
             raise ValueError("prune: scores has NaN")
     out = np.array(a, order="C")
+    if pattern is not None:
+        out[_outside_pattern(ranks, pattern, block)] = 0
+        return out
+    share = _share(sparsity, "prune")
     if scope == "tensor":
         out.reshape(-1)[_smallest(ranks.reshape(-1), _count(share, a.size))] = 0
         return out

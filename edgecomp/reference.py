@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecomp.grouped import GroupedInt8Weight, GroupedWeight, Int4Weight
+from edgecomp.nm import NMWeight
 from edgecomp.sparse import CSRWeight
 from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows
 
@@ -204,6 +205,44 @@ def spmm_csr8(
     v = np.empty(y.shape, np.float32)
     for i, row in enumerate(q):
         v[i] = _row_sums((row[w.indices].astype(np.int64) - zero[i]) * values, w)  # exact, then rounded once
+    with np.errstate(all="ignore"):
+        v = v * sx[:, None] * w.scale
+        if bias is not None:
+            v = v + bias
+    v[np.isnan(v)] = np.nan
+    _finish(v, activation, y, None, 0)
+
+
+def nm_form(w: NMWeight, m: int, compute: str) -> NMWeight:
+    """What an N:M weight runs as."""
+    return w
+
+
+def spmm_nm(x: Float32, w: NMWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
+    """y [M, N] = activation(x w^T + bias) over the kept inputs of w: what x has elsewhere, NaN too, has no effect."""
+    values, v = w.kept_values(), np.empty(y.shape, np.float32)
+    with np.errstate(all="ignore"):
+        for b, columns in enumerate(w.columns()):
+            part = slice(b * w.block, (b + 1) * w.block)
+            v[:, part] = x[:, columns] @ values[part].T
+        if bias is not None:
+            v = v + bias
+    _finish(v, activation, y, None, 0)
+
+
+def spmm_nm8(x: Float32 | QuantizedRows, w: NMWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
+    """spmm_nm with int8 values and x quantised per row: ((float(sum (q - zero) w) * sx) * sw) + bias over the kept inputs, as spmm_csr8."""
+    if isinstance(x, QuantizedRows):
+        q, sx, zero = x.q.reshape(y.shape[0], -1), x.scale.reshape(-1), np.reshape(x.zero, -1)  # type: ignore[arg-type]  # rows without groups have zeros
+    else:
+        q, sx, zero = np.empty(x.shape, np.uint8), np.empty(len(x), np.float32), np.empty(len(x), np.uint8)
+        quantize_rows(x, q, sx, zero)
+    centred, values = q.astype(np.float64) - zero[:, None], w.kept_values().astype(np.float64)
+    v = np.empty(y.shape, np.float32)
+    for b, columns in enumerate(w.columns()):
+        part = slice(b * w.block, (b + 1) * w.block)
+        v[:, part] = centred[:, columns] @ values[part].T  # exact, then rounded once
+    assert w.scale is not None
     with np.errstate(all="ignore"):
         v = v * sx[:, None] * w.scale
         if bias is not None:

@@ -39,6 +39,8 @@ WORK = {
     ("spmm_csr", "avx2"): ("vfmadd", 8, NOTHING),
     ("spmv_csr", "avx2"): ("vfmadd", 4, NOTHING),
     ("spmm_csr8", "avx2"): ("vpmaddwd", 8, NOTHING),
+    ("spmm_nm", "avx2"): ("vfmadd", 12, NOTHING),
+    ("gather_s8", "avx2"): ("vpshufb", 4, NOTHING),
     ("quantize_rows", "avx2"): ("vcvtps2dq", 1, ALL),
     ("quantize_rows", "avx512"): ("vcvtps2dq", 8, READS),
     ("activation", "avx2"): ("vfmadd", 5, READS),

@@ -195,6 +195,9 @@ static void multiply_rows(job *j, int threads)
     }
 }
 
+int ec_spmm_csr_threads(int64_t m, int64_t n, int64_t k, int threads) { return threads_for((double)m, (double)n * (double)k, threads); }
+int ec_spmm_csr8_threads(int64_t m, int64_t n, int64_t k, int threads) { return ec_spmm_csr_threads(m, n, k, threads); }
+
 static int run(job *j, int threads, void *memory, size_t size)
 {
     const int int8 = j->w->codes != NULL;

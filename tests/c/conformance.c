@@ -15,8 +15,8 @@
 
 #include "grouped.h"
 #include "kd.h"
+#include "nm.h"
 #include "pool.h"
-#include "sparse.h"
 
 typedef struct {
     const char *name;
@@ -39,6 +39,8 @@ static const op OPS[] = {
     {"gemm_f32", make_gemm_f32, check_gemm_f32, 1, 1, 1, {"gemm_f32", "activation"}},
     {"spmm_csr", make_spmm_csr, check_spmm_csr, 1, 1, 1, {"spmm_csr", "activation"}},
     {"spmm_csr8", make_spmm_csr8, check_spmm_csr8, 1, 1, 1, {"spmm_csr8", "quantize_rows", "activation"}},
+    {"spmm_nm", make_spmm_nm, check_spmm_nm, 1, 1, 1, {"spmm_nm", "gemm_f32", "activation"}},
+    {"spmm_nm8", make_spmm_nm8, check_spmm_nm8, 1, 1, 1, {"spmm_nm8", "quantize_rows", "activation"}},
     {"activation", make_activation, check_activation, 1, 1, 0, {"activation", "gemm_s8c"}},
     {"kd_loss", make_kd, check_kd, 1, 1, 0, {"kd_loss"}},
     {"pool", make_pool, check_pool, 0, 0, 0, {"gemm_s8c"}},
@@ -149,11 +151,15 @@ static void check_short_workspaces(void)
     const int32_t none = 0;
     const ec_csr csr = {.indptr = &none, .values = &(const float){0}}, csr8 = {.indptr = &none, .codes = &w};
     const size_t sparse = ec_spmm_csr_workspace(m, k, 2) - 1, sparse8 = ec_spmm_csr8_workspace(m, k, 2) - 1;
+    const ec_nm nm2 = {.values = &(const float){0}, .n = 2, .m = 4, .block = 16}, nm8 = {.codes = &w, .n = 2, .m = 4, .block = 16};
+    const size_t pattern = ec_spmm_nm_workspace(m, k, &nm2, 2) - 1, pattern8 = ec_spmm_nm_workspace(m, k, &nm8, 2) - 1;
     const ec_kd how = {EC_KD_KL, 1, 1, 1, 0, 0.5, 0, 1};
     const size_t kd = ec_kd_loss_workspace(m, n, 2) - 1;
     const int refused[] = {
         ec_spmm_csr(m, n, k, NULL, k, &csr, NULL, EC_ACT_NONE, NULL, n, 2, NULL, sparse),
         ec_spmm_csr8(m, n, k, NULL, k, NULL, NULL, NULL, &csr8, NULL, EC_ACT_NONE, NULL, n, 2, NULL, sparse8),
+        ec_spmm_nm(m, n, k, NULL, k, &nm2, NULL, EC_ACT_NONE, NULL, n, 2, NULL, pattern),
+        ec_spmm_nm8(m, n, k, NULL, k, NULL, NULL, NULL, &nm8, NULL, EC_ACT_NONE, NULL, n, 2, NULL, pattern8),
         ec_kd_loss(m, n, NULL, n, NULL, n, NULL, NULL, &how, NULL, NULL, n, 2, NULL, kd),
         ec_quantize_groups(m, k, 32, NULL, k, NULL, NULL, 2, NULL, groups),
         ec_gemm_s4g(m, n, k, NULL, k, NULL, NULL, &grouped, NULL, EC_ACT_NONE, NULL, n, 2, NULL, sg),

@@ -1,0 +1,58 @@
+"""What N:M weights gain over the dense kernels on this machine: python bench/nm.py [-h]. One table for bench/README.md."""
+
+import argparse
+import functools
+import time
+
+import numpy as np
+
+import edgecomp as ec
+
+
+def milliseconds(call, repeats: int) -> float:
+    """The least of some calls, in milliseconds."""
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        best = min(best, time.perf_counter() - start)
+    return best * 1e3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 8, 128, 512])
+    parser.add_argument("--size", type=int, nargs=2, default=(4096, 4096), metavar=("N", "K"))
+    parser.add_argument("--patterns", nargs="+", default=["2:4", "1:4"])
+    parser.add_argument("--blocks", type=int, nargs="+", default=[1, 16, 32, 64])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--backend", default="auto")
+    args = parser.parse_args()
+    ec.set_backend(args.backend)
+    rng = np.random.default_rng(0)
+    n, k = args.size
+    w = rng.standard_normal((n, k)).astype(np.float32)
+    dense = {None: ec.pack(w), 8: ec.quantize(w)}
+    spoiler = np.ones(1 << 25, np.float32)  # 128 MB: after it no weight is in a cache
+    print("pattern block bits   M   dense ms   n:m ms  speedup", flush=True)
+    for pattern in args.patterns:
+        for block in args.blocks:
+            pruned = ec.prune(w, pattern=pattern, block=block)
+            for bits in (None, 8):
+                weight = ec.to_nm(pruned, pattern, block, bits)
+                for m in args.rows:
+                    x, out = rng.standard_normal((m, k)).astype(np.float32), np.empty((m, n), np.float32)
+                    calls = [functools.partial(ec.linear, x, a, out=out, threads=args.threads) for a in (dense[bits], weight)]
+                    best = [float("inf")] * 2
+                    for _ in range(args.repeats):  # in turn, so that both see the same machine
+                        for i, call in enumerate(calls):
+                            if m == 1:
+                                spoiler += 1
+                            best[i] = min(best[i], milliseconds(call, 1))
+                    ratio = best[0] / best[1]
+                    print(f"{pattern:>7} {block:5} {bits or 32:4} {m:3} {best[0]:10.3f} {best[1]:8.3f}  {ratio:6.2f}x", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+/* N:M weights whose outputs share their inputs in blocks, the driver of both kinds of values: a dense product over the inputs that a block
+ * keeps.
+ *
+ * Rows of x become activation panels as for dense weights. For a block of outputs a thread gathers the kept inputs of a panel into its
+ * scratch, and the dense tile multiplies that by the block's panels of values. */
+#include "../kernels.h"
+
+enum {
+    BLOCK_K = 1024,        /* float32 inputs of a block: what is gathered from them stays in L1 */
+    BLOCK_ROWS = 256,      /* rows that pass by one block of outputs before the next */
+    CHUNKS_PER_THREAD = 8,
+    EXACT_K = 66311        /* 255 * 127 * K < 2^31 */
+};
+
+typedef struct {
+    int64_t m, n, k, kept;
+    const float *x;
+    int64_t ldx;
+    const uint8_t *xq, *xzero; /* or quantised rows */
+    const float *xscale;
+    const ec_nm *w;
+    const float *bias;
+    int act;
+    float *y;
+    int64_t ldy;
+    /* what run() plans */
+    const ec_gemm_f32_impl *f32;
+    const ec_gemm_s8c_impl *s8c;
+    ec_transpose_f32_fn *transpose;
+    ec_quantize_rows_fn *quantize;
+    ec_spmm_nm_tile_fn *tile; /* float32: or NULL */
+    ec_gather_s8_fn *gather_s8;
+    ec_activation_fn *activation;
+    int64_t panels, blocks, tiles, row_blocks;
+    char *panel;    /* workspace: activation panels, */
+    float *sx;      /* scale and zero of each row, */
+    int32_t *zero;
+    int32_t *group; /* the first input of each kept input's group, */
+    char *scratch;  /* then for each thread what it gathers, and the inputs of a block */
+    int64_t scratch_bytes;
+} job;
+
+static int64_t kept_inputs(int64_t k, const ec_nm *w) { return k / w->m * w->n + EC_MIN(w->n, k % w->m); }
+
+/* Where the panel of a tile begins, in bytes; and a line more for what is read and written beyond. */
+static int64_t panel_at(const ec_nm *w, int64_t k, int64_t row, int64_t tile)
+{
+    return w->codes ? ec_panel_bytes(k, row) + 64 * tile : 4 * (row * k + EC_PANEL * tile);
+}
+
+static int64_t scratch_bytes(int64_t k, const ec_nm *w)
+{
+    const int64_t kept = kept_inputs(k, w);
+    return (ec_div_up(4 * kept, 64) + 1) * 64 + (w->codes ? (ec_div_up(kept, 16) * 16 + 8) * EC_MAX_ROWS : (BLOCK_K + 1) * 4 * EC_MAX_ROWS) + 64;
+}
+
+size_t ec_spmm_nm_workspace(int64_t m, int64_t k, const ec_nm *w, int threads)
+{
+    return 192 + (size_t)panel_at(w, k, m, m) + 8 * (size_t)m + 4 * (size_t)kept_inputs(k, w) + (size_t)(ec_thread_limit(threads) * scratch_bytes(k, w));
+}
+
+static void pack_tile(void *ctx, int64_t tile, int thread)
+{
+    (void)thread;
+    const job *j = ctx;
+    const int64_t row = ec_part(j->m, j->tiles, tile);
+    const int mr = (int)(ec_part(j->m, j->tiles, tile + 1) - row);
+    char *panel = j->panel + panel_at(j->w, j->k, row, tile);
+    if (!j->w->codes) {
+        j->transpose(mr, j->k, j->x + row * j->ldx, j->ldx, (float *)panel, mr);
+        return;
+    }
+    const uint8_t flip = j->s8c->flip;
+    if (j->x)
+        j->quantize(mr, j->k, j->x + row * j->ldx, j->ldx, flip, (uint8_t *)panel, j->sx + row, j->zero + row);
+    for (int i = 0; i < mr; i++) {
+        if (!j->x) {
+            for (int64_t p = 0; p < j->k; p++)
+                panel[p / 4 * 4 * mr + 4 * i + p % 4] = (char)(j->xq[(row + i) * j->k + p] ^ flip);
+            j->sx[row + i] = j->xscale[row + i];
+            j->zero[row + i] = j->xzero[row + i];
+        }
+        j->zero[row + i] -= flip;
+    }
+}
+
+/* The kept inputs of a block of outputs, ascending; for a whole quad more, the first again: their weights are zeros. */
+static void decode(const ec_nm *w, const uint8_t *packed, const int32_t *group, int64_t kept, int32_t *input)
+{
+    int64_t e = 0;
+    if (w->m <= 4) {
+        for (; e + 4 <= kept; e += 4, packed++)
+            for (int u = 0; u < 4; u++)
+                input[e + u] = group[e + u] + (*packed >> 2 * u & 3);
+        for (int u = 0; e < kept; e++, u += 2)
+            input[e] = group[e] + (*packed >> u & 3);
+    } else
+        for (; e < kept; e++)
+            input[e] = group[e] + (packed[e / 2] >> 4 * (e & 1) & 15);
+    for (int64_t e = kept; e < ec_div_up(kept, 4) * 4; e++)
+        input[e] = input[0];
+}
+
+/* mr activations of each of `count` inputs. Eight are copied, what is too much is overwritten by the next. */
+static void gather_f32(int mr, int64_t count, const float *x, const int32_t *input, float *out)
+{
+    for (int64_t e = 0; e < count; e++, out += mr)
+        memcpy(out, x + (int64_t)input[e] * mr, 4 * EC_MAX_ROWS);
+}
+
+static void multiply_f32(const job *j, int64_t panel0, int64_t panels, int64_t tile0, int64_t tile1, const int32_t *input, float *scratch)
+{
+    const int64_t step = BLOCK_K / j->w->m * j->w->n, groups = ec_div_up(panels, j->tile ? 1 : j->f32->vecs);
+    for (int64_t e0 = 0; e0 == 0 || e0 < j->kept; e0 += step) {
+        const int64_t count = EC_MIN(j->kept - e0, step), lines = ec_div_up(count, tile1 - tile0);
+        for (int64_t tile = tile0; tile < tile1; tile++) {
+            const int64_t row = ec_part(j->m, j->tiles, tile);
+            const int mr = (int)(ec_part(j->m, j->tiles, tile + 1) - row);
+            const float *panel = (const float *)(j->panel + panel_at(j->w, j->k, row, tile));
+            if (!j->tile)
+                gather_f32(mr, count, panel, input + e0, scratch);
+            for (int64_t g = 0; g < groups; g++) {
+                const int64_t first = ec_part(panels, groups, g), p = panel0 + first, col0 = p * EC_PANEL;
+                const int nv = (int)(ec_part(panels, groups, g + 1) - first);
+                const int more = p + nv < j->panels; /* the next inputs, or the next outputs, come into L2 meanwhile */
+                const ec_gemm_f32_tile t = {
+                    .k = count,
+                    .x = j->tile ? panel : scratch,
+                    .w = j->w->values + (p * j->kept + e0) * EC_PANEL,
+                    .panel = EC_PANEL * j->kept,
+                    .bias = j->bias ? j->bias + col0 : ec_no_bias,
+                    .y = j->y + row * j->ldy + col0,
+                    .ldy = j->ldy,
+                    .cols = (int)EC_MIN(j->n - col0, nv * EC_PANEL),
+                    .first = e0 == 0,
+                    .last = e0 + count == j->kept,
+                    .relu = j->act == EC_ACT_RELU,
+                    .ahead = j->w->values + (p * j->kept + e0 + (more ? count + (tile - tile0) * lines : 0)) * EC_PANEL,
+                    .ahead_panel = EC_PANEL * j->kept,
+                    .ahead_lines = more ? lines : 0,
+                };
+                if (j->tile)
+                    j->tile(mr, &t, input + e0);
+                else
+                    j->f32->tile(mr, nv, &t);
+            }
+        }
+    }
+}
+
+static void multiply_s8(const job *j, int64_t panel0, int64_t panels, int64_t tile0, int64_t tile1, const int32_t *input, uint8_t *scratch)
+{
+    const int64_t quads = ec_div_up(j->kept, 4), groups = ec_div_up(panels, j->s8c->vecs);
+    const int paired = j->w->m == 4 && j->w->n == 2 && j->kept % 4 == 0;
+    for (int64_t tile = tile0; tile < tile1; tile++) {
+        const int64_t row = ec_part(j->m, j->tiles, tile);
+        const int mr = (int)(ec_part(j->m, j->tiles, tile + 1) - row);
+        j->gather_s8(mr, paired, quads, (const uint8_t *)j->panel + panel_at(j->w, j->k, row, tile), input, scratch);
+        for (int64_t g = 0; g < groups; g++) {
+            const int64_t first = ec_part(panels, groups, g), p = panel0 + first, col0 = p * EC_PANEL;
+            const int nv = (int)(ec_part(panels, groups, g + 1) - first);
+            const ec_gemm_s8c_tile t = {
+                .quads = quads,
+                .x = scratch,
+                .w = j->w->codes + p * quads * 64,
+                .panel = quads * 64,
+                .zero = j->zero + row,
+                .wsum = j->w->sums + col0,
+                .sx = j->sx + row,
+                .sw = j->w->scale + col0,
+                .bias = j->bias ? j->bias + col0 : ec_no_bias,
+                .y = j->y + row * j->ldy + col0,
+                .ldy = j->ldy,
+                .cols = (int)EC_MIN(j->n - col0, nv * EC_PANEL),
+                .relu = j->act == EC_ACT_RELU,
+                .ahead = (const char *)j->w->codes,
+            };
+            j->s8c->tile(mr, nv, &t);
+        }
+    }
+}
+
+static void nm_chunk(void *ctx, int64_t chunk, int thread)
+{
+    const job *j = ctx;
+    const int64_t block = chunk / j->row_blocks, rows = chunk % j->row_blocks, each = j->w->block / EC_PANEL, panel0 = block * each;
+    const int64_t panels = EC_MIN(j->panels - panel0, each), col0 = panel0 * EC_PANEL;
+    const int64_t tile0 = ec_part(j->tiles, j->row_blocks, rows), tile1 = ec_part(j->tiles, j->row_blocks, rows + 1);
+    char *scratch = j->scratch + thread * j->scratch_bytes;
+    int32_t *input = (int32_t *)scratch;
+    scratch += (ec_div_up(4 * j->kept, 64) + 1) * 64;
+    decode(j->w, j->w->packed + block * ec_div_up(j->kept * (j->w->m <= 4 ? 2 : 4), 8), j->group, j->kept, input);
+    if (j->w->codes)
+        multiply_s8(j, panel0, panels, tile0, tile1, input, (uint8_t *)scratch);
+    else
+        multiply_f32(j, panel0, panels, tile0, tile1, input, (float *)scratch);
+    if (j->act > EC_ACT_RELU) {
+        const int64_t row0 = ec_part(j->m, j->tiles, tile0), row1 = ec_part(j->m, j->tiles, tile1);
+        j->activation(j->act, row1 - row0, EC_MIN(j->n - col0, panels * EC_PANEL), j->y + row0 * j->ldy + col0, j->ldy);
+    }
+}
+
+int ec_spmm_nm_threads(int64_t m, int64_t n, int64_t k, int threads) { return ec_gemm_f32_threads(m, n, k, threads); }
+int ec_spmm_nm8_threads(int64_t m, int64_t n, int64_t k, int threads) { return ec_gemm_s8c_threads(m, n, k, threads); }
+
+static int run(job *j, int threads, void *workspace, size_t size)
+{
+    const int int8 = j->w->codes != NULL;
+    threads = ec_thread_limit(threads); /* once: another thread may set the default meanwhile, and the scratch is counted by it */
+    j->kept = kept_inputs(j->k, j->w);
+    assert(j->w->block % EC_PANEL == 0 && (!int8 || j->kept <= EXACT_K));
+    if (size < ec_spmm_nm_workspace(j->m, j->k, j->w, threads))
+        return EC_E_WORKSPACE;
+    if (j->m == 0 || j->n == 0)
+        return EC_OK;
+    j->f32 = ec_use_gemm_f32();
+    j->s8c = ec_use_gemm_s8c();
+    j->tile = ec_use_spmm_nm();
+    j->transpose = ec_use_transpose_f32();
+    j->quantize = ec_use_quantize_rows();
+    j->gather_s8 = ec_use_gather_s8();
+    j->activation = ec_use_activation();
+    j->panels = ec_div_up(j->n, EC_PANEL);
+    j->blocks = ec_div_up(j->n, j->w->block);
+    j->tiles = ec_div_up(j->m, int8 ? j->s8c->rows : j->f32->rows);
+    j->panel = (char *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+    j->sx = (float *)(j->panel + panel_at(j->w, j->k, j->m, j->tiles));
+    j->zero = (int32_t *)(j->sx + j->m);
+    j->group = j->zero + j->m;
+    for (int64_t e = 0, first = 0; e < j->kept; first += j->w->m)
+        for (int i = 0; i < j->w->n && e < j->kept; i++)
+            j->group[e++] = (int32_t)first;
+    j->scratch = (char *)(((uintptr_t)(j->group + j->kept) + 63) & ~(uintptr_t)63);
+    j->scratch_bytes = scratch_bytes(j->k, j->w);
+
+    ec_parallel(ec_threads_that_pay(threads, 0.06 * (double)j->m * (double)j->k), j->tiles, pack_tile, j);
+    const int work = (int8 ? ec_spmm_nm8_threads : ec_spmm_nm_threads)(j->m, j->n, j->kept, threads);
+    const int64_t wanted = work == 1 ? 1 : ec_div_up((int64_t)CHUNKS_PER_THREAD * work, j->blocks);
+    j->row_blocks = EC_MIN(j->tiles, wanted > ec_div_up(j->m, BLOCK_ROWS) ? wanted : ec_div_up(j->m, BLOCK_ROWS));
+    ec_parallel(work, j->blocks * j->row_blocks, nm_chunk, j);
+    return EC_OK;
+}
+
+int ec_spmm_nm(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const ec_nm *w, const float *bias, int act, float *y,
+               int64_t ldy, int threads, void *workspace, size_t size)
+{
+    job j = {.m = m, .n = n, .k = k, .x = x, .ldx = ldx, .w = w, .bias = bias, .act = act, .y = y, .ldy = ldy};
+    return run(&j, threads, workspace, size);
+}
+
+int ec_spmm_nm8(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale, const uint8_t *xzero,
+                const ec_nm *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace, size_t size)
+{
+    job j = {.m = m, .n = n, .k = k, .x = x, .ldx = ldx, .xq = xq, .xscale = xscale, .xzero = xzero,
+             .w = w, .bias = bias, .act = act, .y = y, .ldy = ldy};
+    return run(&j, threads, workspace, size);
+}

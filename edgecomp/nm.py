@@ -1,0 +1,332 @@
+"""N:M weights: n of each m neighbouring inputs of an output are kept, float32 values or int8 with one scale per output."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecomp import arrays, packing
+from edgecomp.pruning import BLOCKS, check_block, read_pattern
+from edgecomp.quantization import codes_per_output, weight_array
+from edgecomp.sparse import CSRWeight
+from edgecomp.weights import K_MAX_INT8, Float32, Int8Weight, Weight
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+K_MAX_UINT8 = 66311
+"""The longest sums of uint8 times int8 that fit int32: 255 * 127 * 66311 is below 2**31."""
+
+
+def kept_inputs(k: int, n: int, m: int) -> int:
+    """Inputs of k that an output keeps: n of each group of m, and n of a short last group, or all that it has."""
+    return k // m * n + min(n, k % m)
+
+
+def index_bits(m: int) -> int:
+    """Bits that name an input within its group."""
+    return 2 if m <= 4 else 4
+
+
+class NMWeight(Weight):
+    """The kept inputs of each output, n of each m: values in panels of 16 outputs, and where in its group each kept input is.
+
+    Made by `edgecomp.to_nm(w, "n:m")` or `NMWeight.from_arrays(...)`. `block` neighbouring outputs share the places of their inputs.
+    `values` are the panels of `DenseWeight` (int8: of `Int8Weight`) over the kept inputs; `packed` holds the places, 2 bits each for
+    m <= 4 and 4 bits above, lowest first, one row for each block. Where a group holds fewer than n non-zeros, zeros are stored.
+    Outputs that do not share are multiplied as CSR, or as dense int8, derived when first needed; from then on `nbytes` counts it.
+    """
+
+    __slots__ = ("block", "csr", "dense", "m", "n", "packed", "scales", "sums", "values")
+    values: npt.NDArray[Any]
+    packed: npt.NDArray[np.uint8]
+    scales: Float32 | None
+    sums: npt.NDArray[np.int32] | None
+    n: int
+    m: int
+    block: int
+    csr: CSRWeight | None
+    dense: Int8Weight | None
+    """The same weight in other forms, None before anyone wanted them."""
+    _made_by = "edgecomp.to_nm or NMWeight.from_arrays"
+
+    @property
+    def bits(self) -> int:  # type: ignore[override]  # one class for both kinds of values
+        """32 or 8."""
+        return 8 * self.values.itemsize
+
+    @property
+    def op(self) -> str:  # type: ignore[override]
+        """The op that serves the weight."""
+        return "spmm_nm" if self.scales is None else "spmm_nm8"
+
+    @property
+    def pattern(self) -> str:
+        """ "n:m"."""
+        return f"{self.n}:{self.m}"
+
+    @property
+    def layout(self) -> str:  # type: ignore[override]
+        return f"nm{self.pattern}" + (f"b{self.block}" if self.block > 1 else "")
+
+    @property
+    def scale(self) -> Float32 | None:
+        """float32 [N] of int8 values, else None."""
+        return None if self.scales is None else self.scales[: self.shape[0]]
+
+    @property
+    def kept(self) -> int:
+        """Inputs that each output keeps."""
+        return kept_inputs(self.shape[1], self.n, self.m)
+
+    @classmethod
+    def from_arrays(cls, values: Any, indices: Any, pattern: str, shape: tuple[int, int], *, block: int = 1, scale: Any = None) -> "Self":
+        """From kept values and their places.
+
+        Args:
+            values: finite float32 [N, kept] (float16 and float64 are converted), or int8 in -127..127 together with a scale. Group after
+                group: kept is n for each m inputs, and for a short last group n or all that it has.
+            indices: integers [ceil(N / block), kept], the place of each value in its group, 0..m-1, ascending within the group; or the
+                same packed, uint8 [ceil(N / block), ceil(kept * b / 8)] of b = 2 bits (m <= 4) or 4, lowest bits first.
+            pattern: "n:m", 1 <= n <= m <= 16.
+            shape: (N, K) = (out_features, in_features).
+            block: 1, 16, 32 or 64: neighbouring outputs that share their indices. The last block may be short.
+            scale: finite float32 [N] for int8 values.
+
+        Raises:
+            TypeError, ValueError: wrong dtypes, lengths or values, by name.
+
+        Example:
+            >>> import numpy as np, edgecomp as ec
+            >>> ec.NMWeight.from_arrays(np.array([[5.0, -2]], np.float32), [[1, 0]], "1:2", (1, 4)).dequantize()
+            array([[ 0.,  5., -2.,  0.]], dtype=float32)
+        """
+        where = f"{cls.__name__}.from_arrays"
+        n, m = read_pattern(pattern, where)
+        block = check_block(block, where)
+        rows, k = _shape(shape, where)
+        kept = kept_inputs(k, n, m)
+        a = arrays.to_numpy(values, f"{where}: values")
+        if a.dtype == np.int8:
+            if scale is None:
+                raise TypeError(f"{where}: values is int8, which wants a scale for each output (float32 [N])")
+            scale = arrays.vector(scale, rows, f"{where}: scale")
+            if not np.isfinite(scale).all():
+                raise ValueError(f"{where}: scale[{np.argmin(np.isfinite(scale))}] is not finite")
+        else:
+            if scale is not None:
+                raise TypeError(f"{where}: scale is for int8 values, values has dtype {a.dtype}")
+            a = arrays.to_float32(a, f"{where}: values")
+        if a.shape != (rows, kept):
+            raise ValueError(f"{where}: values has shape {a.shape}, {n}:{m} of {k} inputs takes ({rows}, {kept})")
+        wrong = a == -128 if a.dtype == np.int8 else ~np.isfinite(a)
+        if wrong.any():
+            row, at = np.argwhere(wrong)[0]
+            wanted = "-127..127" if a.dtype == np.int8 else "finite values"
+            raise ValueError(f"{where}: values[{row}, {at}] is {a[row, at]}, wanted {wanted}")
+        return cls._packed(a, _places(indices, (rows, k), (n, m), block, where), (rows, k), (n, m), block, scale)
+
+    @classmethod
+    def _packed(
+        cls, values: npt.NDArray[Any], places: npt.NDArray[np.uint8], shape: tuple[int, int], nm: tuple[int, int], block: int, scale: Any
+    ) -> "Self":
+        """From checked values [N, kept] and places [blocks, kept]."""
+        packed = _pack(places, index_bits(nm[1]))
+        fields = {"shape": shape, "n": nm[0], "m": nm[1], "block": block, "packed": packed, "csr": None, "dense": None}
+        if scale is None:
+            return cls._build(**fields, values=packing.panels_f32(values), scales=None, sums=None)
+        panels = packing.panels_n16k4(np.ascontiguousarray(values))
+        sums = panels.sum(axis=(1, 3), dtype=np.int32).reshape(-1)
+        return cls._build(**fields, values=panels, scales=packing.padded(scale, len(panels)), sums=sums)
+
+    def places(self) -> npt.NDArray[np.uint8]:
+        """The place of each kept input in its group, unpacked: uint8 [ceil(N / block), kept]."""
+        return _unpack(self.packed, index_bits(self.m), self.kept)
+
+    def columns(self) -> npt.NDArray[np.int32]:
+        """The kept inputs, ascending: int32 [ceil(N / block), kept]."""
+        return (self.places() + np.arange(self.kept) // self.n * self.m).astype(np.int32)
+
+    def kept_values(self) -> npt.NDArray[Any]:
+        """The stored values as rows: float32 or int8 [N, kept]."""
+        if self.scales is None:
+            return packing.unpack_panels_f32(self.values, self.shape[0])
+        return packing.unpack_panels_n16k4(self.values, self._outputs(None), self.kept)
+
+    def _floats(self) -> Float32:
+        values = self.kept_values()
+        if self.scale is None:
+            return values
+        with np.errstate(over="ignore"):  # imported scales may be huge
+            return np.asarray(values * self.scale[:, None], np.float32)
+
+    def as_float32(self) -> "NMWeight":
+        """The same weight with the dequantised values."""
+        return self._packed(self._floats(), self.places(), self.shape, (self.n, self.m), self.block, None)
+
+    def as_csr(self) -> CSRWeight:
+        """The same entries as CSR, zeros too; kept, and counted by `nbytes`."""
+        if self.csr is None:
+            rows, kept = self.shape[0], self.kept
+            columns = np.repeat(self.columns(), self.block, axis=0)[:rows]
+            csr = CSRWeight.from_arrays(
+                self.kept_values().reshape(-1), columns.reshape(-1), np.arange(rows + 1, dtype=np.int64) * kept, self.shape, self.scale
+            )
+            object.__setattr__(self, "csr", csr)
+        assert self.csr is not None
+        return self.csr
+
+    def as_int8(self) -> Int8Weight:
+        """The same int8 values with the zeros between them; kept, and counted by `nbytes`."""
+        if self.dense is None:
+            q = np.zeros(self.shape, np.int8)
+            columns = np.repeat(self.columns(), self.block, axis=0)[: self.shape[0]]
+            np.put_along_axis(q, columns.astype(np.intp), self.kept_values(), axis=1)
+            object.__setattr__(self, "dense", Int8Weight.from_arrays(q, self.scale))
+        assert self.dense is not None
+        return self.dense
+
+    def served(self, m: int, compute: str, shared: bool) -> "NMWeight | CSRWeight | Int8Weight":
+        """The form that compiled code multiplies with m rows of x: itself where outputs share inputs, if there are kernels for that
+        (`shared`). Else CSR; or dense int8, which few rows, and patterns of more than a third, leave nothing to gain over."""
+        if compute == "int8" and (not shared or (self.block == 1 and (m < 16 or 3 * self.n > self.m))):
+            return self.as_int8()
+        if shared and self.block > 1 and (self.scales is None or self.kept <= K_MAX_UINT8):
+            return self
+        return self.as_csr()
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        parts: dict[str, npt.NDArray[Any]] = {"values": self.values, "packed": self.packed}
+        if self.scales is not None and self.sums is not None:
+            parts |= {"scales": self.scales, "sums": self.sums}
+        return parts
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        places, scale = self.places(), None if self.scale is None else np.array(self.scale)
+        return _rebuild, (type(self), self.kept_values(), places, self.shape, (self.n, self.m), self.block, scale)
+
+    def dequantize(self, rows: Any = None) -> Float32:
+        """The logical values, float32 [N, K]; or those of `rows` (a slice or an index array) only."""
+        outputs = self._outputs(rows)
+        flat = outputs.reshape(-1)
+        w = np.zeros((len(flat), self.shape[1]), np.float32)
+        np.put_along_axis(w, self.columns()[flat // self.block].astype(np.intp), self._floats()[flat], axis=1)
+        return w.reshape(*outputs.shape, self.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held: values, places, scales, and the forms derived from them, if they were."""
+        return super().nbytes + sum(w.nbytes for w in (self.csr, self.dense) if w is not None)
+
+
+def _rebuild(cls: type[NMWeight], values: Any, places: Any, shape: Any, nm: Any, block: int, scale: Any) -> NMWeight:
+    return cls._packed(values, places, shape, nm, block, scale)
+
+
+def _shape(shape: Any, where: str) -> tuple[int, int]:
+    try:
+        n, k = (int(size.__index__()) for size in shape)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise TypeError(f"{where}: shape is {shape!r}, wanted two ints (N, K)") from error
+    if not (0 <= n < 2**31 and 0 <= k <= K_MAX_INT8):
+        raise ValueError(f"{where}: shape is ({n}, {k}), wanted N below 2**31 and K in 0..{K_MAX_INT8}")
+    return n, k
+
+
+def _pack(places: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
+    """[blocks, kept] to [blocks, ceil(kept * bits / 8)], lowest bits first."""
+    each = 8 // bits
+    blocks, kept = places.shape
+    whole = np.zeros((blocks, -(-kept // each) * each), np.uint8)
+    whole[:, :kept] = places
+    whole = whole.reshape(blocks, whole.shape[1] // each, each) << (bits * np.arange(each, dtype=np.uint8))
+    return np.asarray(np.bitwise_or.reduce(whole, axis=2))
+
+
+def _unpack(packed: npt.NDArray[np.uint8], bits: int, kept: int) -> npt.NDArray[np.uint8]:
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    places = packed[..., None] >> shifts & np.uint8((1 << bits) - 1)
+    return np.ascontiguousarray(places.reshape(len(packed), packed.shape[1] * len(shifts))[:, :kept])
+
+
+def _places(indices: Any, shape: tuple[int, int], nm: tuple[int, int], block: int, where: str) -> npt.NDArray[np.uint8]:
+    """Checked places [blocks, kept] of indices as they were given."""
+    (rows, k), (n, m) = shape, nm
+    kept, bits, blocks = kept_inputs(k, n, m), index_bits(m), -(-rows // block)
+    a = np.asarray(indices) if isinstance(indices, (list, tuple)) else arrays.to_numpy(indices, f"{where}: indices")
+    if a.dtype.kind not in "iu":
+        raise TypeError(f"{where}: indices has dtype {a.dtype}, wanted integers")
+    packed = (blocks, -(-kept * bits // 8))
+    if a.dtype == np.uint8 and a.shape == packed != (blocks, kept):
+        a = _unpack(a, bits, kept)
+    if a.shape != (blocks, kept):
+        raise ValueError(f"{where}: indices has shape {a.shape}, wanted {(blocks, kept)}, or {packed} packed as uint8")
+    group = np.arange(kept) // n
+    wrong = (a < 0) | (a >= np.minimum(m, k - group * m))
+    if wrong.any():
+        row, at = np.argwhere(wrong)[0]
+        size = min(m, k - int(group[at]) * m)
+        raise ValueError(f"{where}: indices[{row}, {at}] is {a[row, at]}, wanted 0..{size - 1} in group {group[at]}")
+    falls = (a[:, 1:] <= a[:, :-1]) & (group[1:] == group[:-1])
+    if falls.any():
+        row, at = np.argwhere(falls)[0]
+        what = "twice" if a[row, at] == a[row, at + 1] else f"after {a[row, at]}"
+        raise ValueError(f"{where}: group {group[at]} of indices[{row}] has {a[row, at + 1]} {what}, wanted ascending places, each once")
+    return a.astype(np.uint8)
+
+
+def _used(w: Float32, m: int, block: int) -> npt.NDArray[np.bool_]:
+    """Which places of each group hold a value in some row of a block: [blocks, groups, m]."""
+    rows, k = w.shape
+    whole = np.zeros((-(-rows // block) * block, -(-k // m) * m), bool)
+    whole[:rows, :k] = w != 0
+    blocks, groups = len(whole) // block, whole.shape[1] // m
+    return np.asarray(whole.reshape(blocks, block, groups, m).any(axis=1))
+
+
+def to_nm(w: Any, pattern: str, block: int | None = None, bits: int | None = None) -> NMWeight:
+    """A matrix that has at most n non-zeros in each m neighbouring inputs of an output, as N:M.
+
+    Args:
+        w: float32 [N, K] (out_features, in_features), finite; `prune(w, pattern=..., block=...)` makes one. Where m does not divide K the
+            last group is short.
+        pattern: "n:m", 1 <= n <= m <= 16.
+        block: 1, 16, 32 or 64 neighbouring outputs share the places of their non-zeros. None: the largest that fits.
+        bits: None or 32 keeps float32 values; 8 quantises them as `quantize` does: symmetric, one scale per output.
+
+    Raises:
+        TypeError, ValueError: not a finite float matrix; a pattern that is none; weights that break it, by row, group and count.
+
+    Example:
+        >>> import numpy as np, edgecomp as ec
+        >>> ec.to_nm(ec.prune(np.ones((16, 64), np.float32), pattern="2:4"), "2:4")
+        NMWeight(16x64, 32 bits, nm2:4b64, 2056 bytes)
+    """
+    n, m = read_pattern(pattern, "to_nm")
+    if isinstance(bits, bool) or bits not in (None, 8, 32):
+        raise ValueError(f"to_nm: bits is {bits!r}, wanted None (float32 values) or 8")
+    if block is not None:
+        check_block(block, "to_nm")
+    a = weight_array(w, "to_nm")
+    if a.shape[1] > K_MAX_INT8:
+        raise ValueError(f"to_nm: w has {a.shape[1]} columns, at most {K_MAX_INT8} are supported")
+    for size in (block,) if block is not None else BLOCKS[::-1]:
+        used = _used(a, m, size)
+        counts = used.sum(axis=2)
+        if (counts <= n).all():
+            break
+    else:
+        at, group = np.argwhere(counts > n)[0]
+        rows = f"row {at}" if size == 1 else f"rows {at * size}..{min((at + 1) * size, len(a)) - 1} together"
+        raise ValueError(
+            f"to_nm: w breaks {pattern}: {rows}, group {group} (inputs {group * m}..{min((group + 1) * m, a.shape[1]) - 1}): "
+            f"{counts[at, group]} non-zeros, at most {n} are wanted; edgecomp.prune(w, pattern={pattern!r}, block={size})"
+        )
+    kept = kept_inputs(a.shape[1], n, m)
+    places = np.sort(np.argsort(~used, axis=2, kind="stable")[..., :n], axis=2).reshape(len(used), used.shape[1] * n)[:, :kept]
+    columns = np.repeat(places + np.arange(kept) // n * m, size, axis=0)[: len(a)]
+    values: npt.NDArray[Any] = a
+    scale = None
+    if bits == 8:
+        values, scale = codes_per_output(a)
+    return NMWeight._packed(np.take_along_axis(values, columns, axis=1), places.astype(np.uint8), a.shape, (n, m), size, scale)

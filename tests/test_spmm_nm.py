@@ -1,0 +1,158 @@
+"""spmm_nm, spmm_nm8: linear with N:M weights. Every bit of the int8 form is promised."""
+
+import numpy as np
+import pytest
+from cases import EXACT, LAYOUTS, SPECIAL, assert_bits, bits
+from guard import filled, padded_output
+from naive import linear_int8
+
+import edgecomp as ec
+from edgecomp import reference
+
+f = np.float32
+rng = np.random.default_rng(12)
+SHAPES = [
+    (0, 5, 40), (1, 1, 1), (1, 33, 64), (2, 5, 0), (3, 0, 7), (3, 32, 65), (5, 70, 100), (8, 31, 256), (9, 64, 130), (17, 129, 300),
+    (65, 40, 1300),
+]  # fmt: skip
+FORMS = [("2:4", 1), ("2:4", 16), ("1:4", 16), ("3:7", 32), ("4:8", 64), ("1:16", 1), ("1:1", 16)]
+
+
+def pruned(n, k, pattern, block):
+    return ec.prune(rng.standard_normal((n, k)).astype(f), pattern=pattern, block=block)
+
+
+def close(y, x, w, bias=None):
+    wide, size = x.astype(np.float64), np.abs(x.astype(np.float64)) @ np.abs(w.astype(np.float64)).T
+    wanted = wide @ w.astype(np.float64).T
+    if bias is not None:
+        wanted, size = wanted + bias, size + np.abs(bias)
+    assert (np.abs(y - wanted) <= (x.shape[1] + 3) * 2.0**-24 * size + 1e-44).all()
+
+
+@pytest.mark.parametrize(("pattern", "block"), FORMS)
+def test_shapes(impl, pattern, block):
+    for m, n, k in SHAPES:
+        x, bias, w = rng.standard_normal((m, k)).astype(f), rng.standard_normal(n).astype(f), pruned(n, k, pattern, block)
+        y, untouched = padded_output(m, n)
+        assert ec.linear(x, ec.to_nm(w, pattern, block), bias, out=y) is y
+        close(y, x, w, bias)
+        assert untouched()
+        y, untouched = padded_output(m, n)
+        ec.linear(x, ec.to_nm(w, pattern, block, 8), bias, out=y)
+        wanted = filled((m, n))
+        reference.gemm_s8c(x, ec.quantize(w), bias, None, wanted)
+        assert_bits(y, wanted, (m, n, k))
+        assert untouched()
+
+
+@pytest.mark.parametrize("block", [1, 16])
+def test_int8_is_what_plain_loops_give(impl, block):
+    x, w = rng.standard_normal((5, 30)).astype(f), pruned(20, 30, "2:4", block)
+    q = ec.quantize(w)
+    assert_bits(ec.linear(x, ec.to_nm(w, "2:4", block, 8)), linear_int8(x, q.q, q.scale))
+
+
+@pytest.mark.parametrize("bits_", [None, 8])
+@pytest.mark.parametrize("block", [1, 16, 64])
+def test_threads_give_the_same_bits(impl, bits_, block):
+    for m in (1, 70):
+        x, w = rng.standard_normal((m, 1500)).astype(f), ec.to_nm(pruned(300, 1500, "2:4", block), "2:4", block, bits_)
+        wanted = ec.linear(x, w, threads=1)
+        for threads in (2, 3, 5):
+            assert_bits(ec.linear(x, w, threads=threads), wanted)
+
+
+@pytest.mark.parametrize("block", [1, 32])
+def test_int8_row_alone_and_in_a_batch(impl, block):
+    x, w = rng.standard_normal((40, 200)).astype(f), ec.to_nm(pruned(70, 200, "3:7", block), "3:7", block, 8)
+    whole = ec.linear(x, w)
+    for i in range(len(x)):
+        assert_bits(ec.linear(x[i], w), whole[i])
+    assert_bits(ec.linear(ec.quantize_rows(x), w), whole)
+    assert_bits(ec.linear(ec.quantize_rows(x[:1]), w), whole[:1])
+
+
+@pytest.mark.parametrize("activation", EXACT)
+def test_activations_that_are_exact(impl, activation):
+    for m in (1, 20):
+        x, w, bias = rng.standard_normal((m, 130)).astype(f), pruned(40, 130, "2:4", 16), rng.standard_normal(40).astype(f)
+        wanted = filled((m, 40))
+        reference.spmm_nm8(x, ec.to_nm(w, "2:4", bits=8), bias, activation, wanted)
+        assert_bits(ec.linear(x, ec.to_nm(w, "2:4", bits=8), bias, activation=activation), wanted)
+        plain = ec.linear(x, ec.to_nm(w, "2:4"), bias)
+        assert_bits(ec.linear(x, ec.to_nm(w, "2:4"), bias, activation=activation), reference.ACTIVATIONS[activation](plain))
+
+
+def test_transcendental_activation(impl):
+    x, w = rng.standard_normal((7, 64)).astype(f), pruned(33, 64, "2:4", 16)
+    for bits_ in (None, 8):
+        plain = ec.linear(x, ec.to_nm(w, "2:4", bits=bits_))
+        wanted = reference.ACTIVATIONS["gelu"](plain)
+        np.testing.assert_allclose(ec.linear(x, ec.to_nm(w, "2:4", bits=bits_), activation="gelu"), wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("block", [1, 16])
+def test_non_finite_rows(impl, block):
+    """int8: the row is NaN. float32: only what is stored counts."""
+    w = np.zeros((3, 40), f)
+    w[0, 5], w[1, 8] = 2, 3
+    for m in (1, 9):
+        for bad in (np.nan, np.inf, -np.inf):
+            x = rng.standard_normal((m, 40)).astype(f)
+            x[m - 1, 7] = bad  # of a group that stores another input
+            x[m - 1, 5] = bad
+            y8, y = ec.linear(x, ec.to_nm(w, "1:4", block, 8)), ec.linear(x, ec.to_nm(w, "1:4", block))
+            assert (bits(y8[m - 1]) == 0x7FC00000).all()
+            assert np.isfinite(y8[: m - 1]).all()
+            np.testing.assert_array_equal(y[m - 1, 0], f(bad) * 2)
+            assert np.isfinite(y[: m - 1]).all()
+
+
+@pytest.mark.parametrize("block", [1, 16])
+def test_scales_of_every_kind(impl, block):
+    scale = np.array([s for s in SPECIAL if np.isfinite(s)], f)
+    q = rng.integers(-127, 128, (len(scale), 40)).astype(np.int8)
+    w = ec.NMWeight.from_arrays(q, np.zeros((-(-len(q) // block), 40), int), "1:1", q.shape, block=block, scale=scale)
+    for m in (1, 3, 20):
+        x = rng.standard_normal((m, 40)).astype(f)
+        assert_bits(ec.linear(x, w), linear_int8(x, q, scale))
+
+
+@pytest.mark.parametrize("block", [1, 16])
+def test_sums_beyond_int32(impl, block):
+    k = 70_000
+    w = ec.NMWeight.from_arrays(np.full((1, k), 127, np.int8), np.zeros((1, k), int), "1:1", (1, k), block=block, scale=np.ones(1, f))
+    for m in (1, 7):
+        x = np.full((m, k), 255, f)
+        assert_bits(ec.linear(x, w), np.full((m, 1), f(255 * 127 * k)))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(impl, layout):
+    x, w = rng.standard_normal((19, 65)).astype(f), pruned(33, 65, "2:4", 16)
+    for bits_ in (None, 8):
+        assert_bits(ec.linear(LAYOUTS[layout](x), ec.to_nm(w, "2:4", bits=bits_)), ec.linear(x, ec.to_nm(w, "2:4", bits=bits_)))
+
+
+def test_float32_compute_int8_output_and_spmm(impl):
+    for block in (1, 16):
+        x, w = rng.standard_normal((4, 64)).astype(f), ec.to_nm(pruned(20, 64, "2:4", block), "2:4", block, 8)
+        close(ec.linear(x, w, compute="float32"), x, w.dequantize())
+        y = ec.linear(x, w)
+        wanted = np.clip(np.rint(y / f(0.05)) + 3, -128, 127).astype(np.int8)
+        np.testing.assert_array_equal(ec.linear(x, w, out_dtype="int8", out_scale=0.05, out_zero=3), wanted)
+        assert_bits(ec.spmm(w, x.T), np.ascontiguousarray(y.T))
+        with pytest.raises(ValueError, match="group_size=32, w has None"):
+            ec.linear(ec.quantize_rows(x, group_size=32), w)
+
+
+def test_explain(impl):
+    x = np.zeros((4, 64), f)
+    for block in (1, 16):
+        for bits_, ops in ((None, ("spmm_nm", "spmm_csr")), (8, ("spmm_nm8", "spmm_csr8", "gemm_s8c"))):
+            e = ec.explain(x, ec.to_nm(pruned(32, 64, "2:4", block), "2:4", block, bits_))
+            assert e.op in ops
+            assert ("2:4 run as CSR" in str(e)) == e.op.startswith("spmm_csr")
+            assert ("2:4 run as dense int8" in str(e)) == (e.op == "gemm_s8c")
+            assert e.threads >= 1
