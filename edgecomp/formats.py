@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from edgecomp import arrays
+from edgecomp import arrays, ggml_records, packing
 
 Array = npt.NDArray[Any]
 
@@ -41,28 +41,17 @@ def _bytes(blocks: Any, shape: Any, block: int, where: str) -> tuple[Array, int,
     return np.ascontiguousarray(a).reshape(n, k // 32, block), n, k
 
 
-def _half(a: Array) -> Array:
-    return np.ascontiguousarray(a).view("<f2")[..., 0].astype(np.float16)
-
-
-def _nibbles32(a: Array, n: int, k: int) -> Array:
-    """16 bytes, whose low nibbles are the first 16 values."""
-    return np.concatenate([a & 15, a >> 4], axis=-1).reshape(n, k)
-
-
-def gguf_q4_0(blocks: Any, shape: Any, where: str) -> Parts:
-    a, n, k = _bytes(blocks, shape, 18, where)
-    return Parts((_nibbles32(a[..., 2:], n, k).view(np.int8) - np.int8(8)), _half(a[..., :2]))
-
-
-def gguf_q4_1(blocks: Any, shape: Any, where: str) -> Parts:
-    a, n, k = _bytes(blocks, shape, 20, where)
-    return Parts(_nibbles32(a[..., 4:], n, k), _half(a[..., :2]), offset=_half(a[..., 2:4]))
-
-
-def gguf_q8_0(blocks: Any, shape: Any, where: str) -> Parts:
-    a, n, k = _bytes(blocks, shape, 34, where)
-    return Parts(np.ascontiguousarray(a[..., 2:]).view(np.int8).reshape(n, k), _half(a[..., :2]))
+def gguf_records(blocks: Any, shape: Any, bits: int, offset: bool, where: str) -> tuple[Array, int, int]:
+    """GGUF's Q4_0, Q4_1 (with offset) or Q8_0 blocks as a weight's records, and N and K."""
+    a, n, k = _bytes(blocks, shape, ggml_records.block_dtype(bits, offset).itemsize, where)
+    records = ggml_records.records(a, bits, offset)
+    for name in ("scale", "offset") if offset else ("scale",):
+        finite = np.isfinite(records[name])
+        if not finite.all():
+            strip, group, output = np.argwhere(~finite)[0]
+            row = strip * packing.STRIP + output
+            raise ValueError(f"{where}: {name}[{row}, {group}] is {records[name][strip, group, output]}, wanted finite values")
+    return records, n, k
 
 
 def _words(words: Any, name: str, bits: int, where: str) -> Array:
