@@ -1,11 +1,14 @@
 """PyTorch's checkpoints without PyTorch: pickles of which a fixed list of names is understood, and none is imported or called."""
 
 import io
+import itertools
 import math
 import os
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +23,8 @@ STORAGES = {
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 DEPTH = 32
 """Dictionaries inside each other."""
+ENTRIES = 1_000_000
+"""Of all dictionaries: one may contain another many times."""
 
 
 class Storage(NamedTuple):
@@ -45,20 +50,33 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Ten
     return Tensor(storage, int(offset), tuple(int(s) for s in shape), tuple(int(s) for s in strides))
 
 
-ALLOWED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch", "Size"): tuple,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
-    **{("torch", name): dtype for name, dtype in STORAGES.items()},
-}
+def _allowed() -> dict[tuple[str, str], Any]:
+    """New functions at each call: a pickle can set attributes of what it is given."""
+    return {
+        ("collections", "OrderedDict"): OrderedDict,
+        ("torch", "Size"): tuple,
+        ("torch._utils", "_rebuild_tensor_v2"): lambda *arguments: _tensor(*arguments),
+        ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+        **{("torch", name): dtype for name, dtype in STORAGES.items()},
+    }
 
 
 class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: Any) -> None:
+        start = file.tell()
+        size = file.seek(0, os.SEEK_END)
+        file.seek(start)
+        for op, argument, _ in pickletools.genops(file):
+            if op.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > size:  # the memo is allocated up to this
+                raise ValueError(f"the pickle numbers an object {argument}, more than the file has bytes")
+        file.seek(start)
+        super().__init__(file)
+        self.allowed = _allowed()
+
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in ALLOWED:
+        if (module, name) not in self.allowed:
             raise ValueError(f"the pickle asks for {module}.{name}, which is not on the list of what a checkpoint needs")
-        return ALLOWED[module, name]
+        return self.allowed[module, name]
 
     def persistent_load(self, pid: Any) -> Any:
         if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage" and isinstance(pid[1], str)):
@@ -84,7 +102,7 @@ def read_pth(path: Path) -> Checkpoint:
         else:
             content, storages = _read_legacy(path)
     result = Checkpoint()
-    _collect(content, "", storages, result, path, 0)
+    _collect(content, "", storages, result, path, 0, itertools.count())
     return result
 
 
@@ -96,6 +114,8 @@ def _read_zip(path: Path) -> tuple[Any, Any]:
             raise FormatError(f"{os.fspath(path)}: a ZIP file with {len(pickles)} data.pkl, wanted one")
         if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):
             raise FormatError(f"{os.fspath(path)}: compressed members, which torch.save does not write")
+        if sum(member.file_size for member in members.values()) > os.path.getsize(path):
+            raise FormatError(f"{os.fspath(path)}: its members overlap")
         prefix = pickles[0][: -len("data.pkl")]
         order = archive.read(members[f"{prefix}byteorder"]) if f"{prefix}byteorder" in members else b"little"
         if order != b"little":
@@ -138,12 +158,16 @@ def _itemsize(dtype: str) -> int:
     return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
 
 
-def _collect(value: Any, name: str, storages: dict[str, Array], result: Checkpoint, path: Path, depth: int) -> None:
+def _collect(
+    value: Any, name: str, storages: dict[str, Array], result: Checkpoint, path: Path, depth: int, entries: Iterator[int]
+) -> None:
     if isinstance(value, dict):
         if depth > DEPTH:
-            raise FormatError(f"{os.fspath(path)}: {name}: more than {DEPTH} dictionaries inside each other")
+            raise FormatError(f"{os.fspath(path)}: {name[:200]}: more than {DEPTH} dictionaries inside each other")
         for key, inner in value.items():
-            _collect(inner, f"{name}.{key}" if name else str(key), storages, result, path, depth + 1)
+            if next(entries) >= ENTRIES:
+                raise FormatError(f"{os.fspath(path)}: more than {ENTRIES} entries")
+            _collect(inner, f"{name}.{key}" if name else str(key), storages, result, path, depth + 1, entries)
     elif isinstance(value, Tensor):
         with reading(path, name):
             array = _array(value, storages)
