@@ -1,23 +1,29 @@
 """Readers of the checkpoints that people have: each gives a Checkpoint, name -> NumPy array or weight. docs/readers.md has the rules."""
 
 import os
-import zipfile
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from edgecomp.errors import FormatError
-from edgecomp.readers.checkpoint import Checkpoint, Path
-from edgecomp.readers.gguf import read_gguf
-from edgecomp.readers.npz import read_npz
-from edgecomp.readers.onnx import read_onnx
-from edgecomp.readers.pth import read_pth
-from edgecomp.readers.safetensors import read_safetensors
+
+if TYPE_CHECKING:  # loaded when they are used: importing edgecomp stays light
+    from edgecomp.readers.checkpoint import Checkpoint, Path
+    from edgecomp.readers.gguf import read_gguf
+    from edgecomp.readers.npz import read_npz
+    from edgecomp.readers.onnx import read_onnx
+    from edgecomp.readers.pth import read_pth
+    from edgecomp.readers.safetensors import read_safetensors
 
 __all__ = ["Checkpoint", "import_weights", "kind_of", "read_gguf", "read_npz", "read_onnx", "read_pth", "read_safetensors"]
 
-READERS: dict[str, Any] = {"gguf": read_gguf, "npz": read_npz, "onnx": read_onnx, "pth": read_pth, "safetensors": read_safetensors}
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module(f"edgecomp.readers.{name.lower().removeprefix('read_')}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def import_weights(path: Path, **options: Any) -> Checkpoint:
+def import_weights(path: "Path", **options: Any) -> "Checkpoint":
     """The tensors of a checkpoint, by the reader that its content asks for; the name's ending plays no part.
 
     Args:
@@ -38,10 +44,11 @@ def import_weights(path: Path, **options: Any) -> Checkpoint:
         >>> ec.import_weights(path)["w"].shape
         (2, 2)
     """
-    return READERS[kind_of(path)](path, **options)  # type: ignore[no-any-return]
+    kind = kind_of(path)
+    return getattr(import_module(f"edgecomp.readers.{kind}"), f"read_{kind}")(path, **options)  # type: ignore[no-any-return]
 
 
-def kind_of(path: Path) -> str:
+def kind_of(path: "Path") -> str:
     """Which reader takes a file, by its content: "gguf", "npz", "onnx", "pth" or "safetensors". FormatError if none does."""
     if os.path.isdir(path):
         return "safetensors"
@@ -61,7 +68,9 @@ def kind_of(path: Path) -> str:
     raise FormatError(f"{os.fspath(path)}: neither GGUF, safetensors, ONNX, .npz nor a checkpoint of torch.save")
 
 
-def _archive(path: Path) -> str:
+def _archive(path: "Path") -> str:
+    import zipfile
+
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

@@ -23,10 +23,9 @@ def read_onnx(path: Path, *, other: str = "dequantize") -> Checkpoint:
     Args:
         path: the file; external data are looked for in its folder.
         other: quantised initializers that no weight can hold (convolutions, a scale for each input): "dequantize" computes their float32
-            values, "refuse" raises.
-
+        
     Returns:
-        Checkpoint: by the name of the initializer with the codes; scales and zero points are part of their weight.
+        Checkpoint: by the name of the initializer with the codes; scales and zero points are part of their weight. Strings are left out.
 
     Raises:
         FormatError: not a well-formed model; parts whose shapes do not fit; a quantised initializer that is refused.
@@ -46,9 +45,12 @@ def read_onnx(path: Path, *, other: str = "dequantize") -> Checkpoint:
         result = Checkpoint(metadata={p.key: p.value for p in model.metadata_props})
     for node in model.graph.node:
         name = _codes_name(node, graph)
-        if name in graph.arrays and name not in graph.weights:
+        if name in graph.arrays:
             with reading(path, name):
-                _quantised(node, name, graph, other)
+                if graph.layers.setdefault(name, node) is node:
+                    _quantised(node, name, graph, other)
+                elif graph.parts(graph.layers[name]) != graph.parts(node):
+                    raise ValueError(f"two layers share these codes, {graph.layers[name].name!r} and {node.name!r}, with different scales")
     turned = []
     for name, value in graph.arrays.items():
         if name in graph.used:
@@ -72,10 +74,13 @@ class _Graph:
         self.arrays: dict[str, Array] = {}
         self.int4: set[str] = set()
         self.weights: dict[str, tuple[Any, bool]] = {}
+        self.layers: dict[str, Any] = {}  # the node that shows what codes mean
         self.used: set[str] = set()  # scales and zero points
         self.readers: dict[str, list[tuple[Any, int]]] = defaultdict(list)
         self.makers: dict[str, Any] = {}
         for tensor in graph.initializer:
+            if tensor.data_type == onnx.TensorProto.STRING:
+                continue
             with reading(path, tensor.name):
                 if tensor.name in self.arrays:
                     raise ValueError("there are two initializers of this name")
@@ -102,6 +107,10 @@ class _Graph:
             raise ValueError(f"{node.op_type}: input {place} ({node.input[place]}) is no initializer")
         return self.arrays[node.input[place]]
 
+    def parts(self, node: Any) -> set[str]:
+        """The initializers that a node reads."""
+        return {name for name in node.input if name in self.arrays}
+
     def turned(self, name: str, depth: int = 0) -> bool:
         """Whether all that read a matrix multiply it as [in, out]."""
         readers = self.readers[name]
@@ -123,7 +132,7 @@ def _array(onnx: Any, tensor: Any) -> Array:
         return a.astype(np.int8 if tensor.data_type == kinds.INT4 else np.uint8)
     if tensor.data_type == kinds.BFLOAT16:
         return bfloat16_to_float32(a.view(np.uint16))
-    if a.dtype.kind not in "biufcSUO":
+    if a.dtype.kind not in "biufc":
         raise ValueError(f"dtype {a.dtype} is not supported")
     return a
 
@@ -134,13 +143,24 @@ def _codes_name(node: Any, graph: _Graph) -> str:
         return str(node.input[1])
     if node.op_type == "DequantizeLinear":
         return str(node.input[0])
-    if node.op_type == "Mul":
-        source = graph.makers.get(node.input[0])
+    return _cast_mul(node, graph)[0] if node.op_type == "Mul" else ""
+
+
+def _cast_mul(node: Any, graph: _Graph) -> tuple[str, str, str]:
+    """Codes, scale and zero point of Mul(Cast(codes), scale) or Mul(Sub(Cast(codes), zero), scale); empty names if it is neither."""
+    for place in (0, 1):
+        source, scale, zero = graph.makers.get(node.input[place]), str(node.input[1 - place]), ""
         if source is not None and source.op_type == "Sub":
+            zero = str(source.input[1])
+            maker = graph.makers.get(zero)
+            if zero not in graph.arrays and maker is not None and maker.op_type == "Cast":
+                zero = str(maker.input[0])
+            if zero not in graph.arrays:
+                continue
             source = graph.makers.get(source.input[0])
-        if source is not None and source.op_type == "Cast" and source.input[0] in graph.arrays and node.input[1] in graph.arrays:
-            return str(source.input[0])
-    return ""
+        if source is not None and source.op_type == "Cast" and source.input[0] in graph.arrays and scale in graph.arrays:
+            return str(source.input[0]), scale, zero
+    return "", "", ""
 
 
 def _quantised(node: Any, name: str, graph: _Graph, other: str) -> None:
@@ -154,8 +174,9 @@ def _quantised(node: Any, name: str, graph: _Graph, other: str) -> None:
         graph.weights[name] = KINDS[bits]._from_parts(parts, "MatMulNBits"), False
         graph.used.update(node.input[2:5])
         return
-    if q.dtype not in (np.int8, np.uint8) or (q.ndim != 2 and node.op_type in ("MatMulInteger", "Mul")):
-        return  # int32 biases, and a Cast * Mul that is none of a layer
+    wide = node.op_type == "DequantizeLinear" and q.dtype == np.int32  # a bias
+    if not wide and (q.dtype not in (np.int8, np.uint8) or (q.ndim != 2 and node.op_type != "DequantizeLinear")):
+        return  # a Cast * Mul that is none of a layer
     scale_name, scale, zero_name, zero, axis, block, product = _scale_and_zero(node, graph)
     if scale is None:
         if other == "refuse":
@@ -180,15 +201,8 @@ def _scale_and_zero(node: Any, graph: _Graph) -> Any:
         axis, block = int(graph.attribute(node, "axis", 1)), int(graph.attribute(node, "block_size", 0))
         return node.input[1], graph.take(node, 1), zero, graph.take(node, 2), axis, block, node.output[0]
     if node.op_type == "Mul":
-        source, zero = graph.makers[node.input[0]], ""
-        if source.op_type == "Sub":
-            zero = source.input[1]
-            if zero not in graph.arrays and zero in graph.makers and graph.makers[zero].op_type == "Cast":
-                zero = graph.makers[zero].input[0]
-            if zero not in graph.arrays:
-                raise ValueError(f"Sub: input 1 ({zero}) is no initializer")
-        scale = graph.arrays[node.input[1]]
-        return node.input[1], scale, zero, graph.arrays[zero] if zero else None, -1, 0, node.output[0]
+        _, name, zero = _cast_mul(node, graph)
+        return name, graph.arrays[name], zero, graph.arrays[zero] if zero else None, -1, 0, node.output[0]
     zero = node.input[3] if len(node.input) > 3 else ""  # MatMulInteger, Cast, Mul by scale_a * scale_b
     for cast, _ in graph.readers[node.output[0]]:
         for mul, place in graph.readers[cast.output[0]] if cast.op_type == "Cast" else ():
@@ -225,7 +239,7 @@ def _dequantize(q: Array, scale: Array, zero: Array | None, axis: int, block: in
 
 def _weight(q: Array, scale: Array, zero: Array | None, axis: int, block: int, turned: bool, bits: int) -> Any:
     """A weight of ours, or None: more than two dimensions, or scales along the inputs."""
-    if q.ndim != 2:
+    if q.ndim != 2 or q.dtype == np.int32:
         return None
     s = _spread(scale, q.shape, axis, 0) if not block else scale
     z = None if zero is None else (_spread(zero, q.shape, axis, 0) if not block else zero)
