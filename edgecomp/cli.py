@@ -105,8 +105,8 @@ def _parser() -> argparse.ArgumentParser:
     imported = commands.add_parser(
         "import",
         help="make a model file of a GGUF, safetensors, ONNX, .npz or torch.save file",
-        description="Reads a checkpoint (GGUF, safetensors, ONNX, .npz, torch.save; a folder of safetensors files) and writes a model file of "
-        "edgecomp. Weights that are int4 or int8 already stay bit for bit what they are.",
+        description="Reads a checkpoint (GGUF, safetensors, ONNX, .npz, torch.save; a folder of safetensors files) and writes a model "
+        "file of edgecomp. Weights that are int4 or int8 already stay bit for bit what they are.",
     )
     imported.add_argument("source", metavar="SRC")
     imported.add_argument("destination", metavar="DST")
@@ -269,7 +269,8 @@ def _import(arguments: argparse.Namespace) -> None:
     save(arguments.destination, tensors, tensors.metadata)
     kept = sum(hasattr(value, "dequantize") for value in tensors.values())
     size = sum(value.nbytes for value in tensors.values())
-    print(f"written: {os.path.abspath(arguments.destination)}: {len(tensors)} tensors of {kind}, {kept} quantised, {size} bytes", file=sys.stderr)
+    said = f"{len(tensors)} tensors of {kind}, {kept} quantised, {size} bytes"
+    print(f"written: {os.path.abspath(arguments.destination)}: {said}", file=sys.stderr)
 
 
 def _export(arguments: argparse.Namespace) -> None:

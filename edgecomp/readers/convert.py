@@ -14,7 +14,7 @@ LEAST = 16
 """Inputs and outputs that a matrix has at least to be worth quantising."""
 
 
-def quantized(tensors: Checkpoint, bits: int, group_size: int | None | str = "default") -> Checkpoint:
+def quantized(tensors: Checkpoint, bits: int, group_size: int | str | None = "default") -> Checkpoint:
     """The same tensors with all finite float matrices of at least 16 x 16 made int8 or int4 by `edgecomp.quantize`; others as they are.
 
     Raises:

@@ -17,13 +17,14 @@ def read_onnx(path: Path, *, other: str = "dequantize") -> Checkpoint:
     """The initializers of an ONNX model, quantised ones as weights [out, in] without loss.
 
     Recognised are MatMulNBits (4 and 8 bits), DequantizeLinear (per tensor, output or block), MatMulInteger with the Mul of its scale,
-    and Mul(Cast(q) or Sub(Cast(q), zero), scale). A matrix that the graph multiplies as [in, out] (MatMul, Gemm without transB) is turned to
-    [out, in], float ones too; `metadata["transposed"]` names them.
+    and Mul(Cast(q) or Sub(Cast(q), zero), scale). A matrix that the graph multiplies as [in, out] (MatMul, Gemm without transB) is
+    turned to [out, in], float ones too; `metadata["transposed"]` names them.
 
     Args:
         path: the file; external data are looked for in its folder.
         other: quantised initializers that no weight can hold (convolutions, a scale for each input): "dequantize" computes their float32
-        
+            values, "refuse" raises.
+
     Returns:
         Checkpoint: by the name of the initializer with the codes; scales and zero points are part of their weight. Strings are left out.
 
@@ -187,7 +188,7 @@ def _quantised(node: Any, name: str, graph: _Graph, other: str) -> None:
     value = _weight(q, scale, zero, axis, block, turned, bits)
     if value is None:
         if other == "refuse":
-            raise ValueError(f"{node.op_type}: shape {q.shape} with scales {scale.shape} along axis {axis} is no weight; other='dequantize'")
+            raise ValueError(f"{node.op_type}: shape {q.shape} with scales {scale.shape} along axis {axis} is no weight")
         value, turned = _dequantize(q, scale, zero, axis, block), turned and q.ndim == 2
         value = np.ascontiguousarray(value.T) if turned else value
     graph.weights[name] = value, turned
@@ -243,9 +244,8 @@ def _weight(q: Array, scale: Array, zero: Array | None, axis: int, block: int, t
         return None
     s = _spread(scale, q.shape, axis, 0) if not block else scale
     z = None if zero is None else (_spread(zero, q.shape, axis, 0) if not block else zero)
-    if block:
-        if axis % 2 != (0 if turned else 1) or block % 16 or not 16 <= block <= 256:
-            return None
+    if block and (axis % 2 != (0 if turned else 1) or block % 16 or not 16 <= block <= 256):
+        return None
     if turned:
         q, s, z = q.T, s.T, None if z is None else z.T
     n, k = q.shape

@@ -58,7 +58,7 @@ def _gptq_or_awq(parts: dict[str, Any], quantization: dict[str, Any]) -> Any:
         return Int4Weight.from_awq(qweight, qzeros, scales)
     bits = qzeros.shape[1] * 32 // n
     if qweight.shape[1] != n or bits not in KINDS:
-        raise ValueError(f"qweight {qweight.shape}, qzeros {qzeros.shape}, scales {scales.shape}: neither AWQ's int4 nor GPTQ's int4 or int8")
+        raise ValueError(f"qweight {qweight.shape}, qzeros {qzeros.shape}, scales {scales.shape}: not AWQ int4, GPTQ int4 or int8")
     if quantization.get("quant_method", "gptq") != "gptq":
         raise ValueError(f"quant_method {quantization['quant_method']!r} with arrays of GPTQ's shapes")
     v1 = quantization.get("checkpoint_format", "gptq") != "gptq_v2"
@@ -74,7 +74,7 @@ def _packed(parts: dict[str, Any]) -> Any:
         raise ValueError(f"weight_shape is {shape!r}, weight_packed has shape {packed.shape}, wanted two dimensions")
     fitting = [b for b in KINDS if -(-int(shape[1]) * b // 32) == packed.shape[1]]
     if len(fitting) != 1:
-        raise ValueError(f"weight_packed has shape {packed.shape}, weight_shape is {shape.tolist()}: wanted int4 or int8, and to tell which")
+        raise ValueError(f"weight_packed has shape {packed.shape}, weight_shape is {shape.tolist()}: wanted int4 or int8")
     bits = fitting[0]
     zero, g_idx = parts.get("weight_zero_point"), parts.get("weight_g_idx")
     where = "compressed-tensors"
@@ -88,7 +88,7 @@ def _int8(parts: dict[str, Any]) -> Any:
         raise ValueError(f"weight has dtype {q.dtype} and shape {q.shape} beside a weight_scale: wanted int8 [N, K]")
     if "weight_g_idx" in parts:
         raise ValueError("weight_g_idx beside unpacked int8 weights is not supported")
-    n, k = q.shape
+    n = len(q)
     scale, zero = _columns(scale, n, "weight_scale"), None if zero is None else _columns(zero, n, "weight_zero_point")
     return int8(q, scale, zero if zero is not None and zero.any() else None)
 
