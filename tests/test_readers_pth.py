@@ -245,3 +245,10 @@ def test_real_checkpoints(monkeypatch):
         learned = (v.size for k, v in got.items() if not k.endswith(("running_mean", "running_var", "num_batches_tracked")))
         assert sum(itertools.chain(learned)) == parameters
         assert all(np.isfinite(v).all() for v in got.values())
+
+
+def test_the_page_says_what_is():
+    import doctest
+
+    page = Path(__file__).resolve().parents[1] / "docs/readers.md"
+    assert doctest.testfile(str(page), module_relative=False).failed == 0
