@@ -3,6 +3,7 @@
 from edgecomp import reference
 from edgecomp.backend import info, set_backend, warmup
 from edgecomp.distillation import distillation_loss
+from edgecomp.errors import FormatError
 from edgecomp.feature_distillation import feature_loss
 from edgecomp.grouped import GroupedInt8Weight, Int4Weight
 from edgecomp.linear_distillation import linear_distillation_loss
@@ -11,6 +12,7 @@ from edgecomp.ops import Explanation, explain, linear, matmul_int8, quantize_row
 from edgecomp.pool import get_num_threads, register_threadpoolctl, set_num_threads, threads
 from edgecomp.pruning import prune, prune_channels
 from edgecomp.quantization import pack, quantize
+from edgecomp.readers import import_weights
 from edgecomp.sparse import CSRWeight, to_csr
 from edgecomp.topk_distillation import TeacherTopK, load_teacher_topk, save_teacher_topk, topk_distillation_loss
 from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows
@@ -21,6 +23,7 @@ __all__ = [
     "CSRWeight",
     "DenseWeight",
     "Explanation",
+    "FormatError",
     "GroupedInt8Weight",
     "Int4Weight",
     "Int8Weight",
@@ -32,6 +35,7 @@ __all__ = [
     "feature_loss",
     "get_include",
     "get_num_threads",
+    "import_weights",
     "info",
     "linear",
     "linear_distillation_loss",

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from edgecomp import arrays
+from edgecomp import arrays, ggml_records, packing
 
 Array = npt.NDArray[Any]
 
@@ -41,28 +41,17 @@ def _bytes(blocks: Any, shape: Any, block: int, where: str) -> tuple[Array, int,
     return np.ascontiguousarray(a).reshape(n, k // 32, block), n, k
 
 
-def _half(a: Array) -> Array:
-    return np.ascontiguousarray(a).view("<f2")[..., 0].astype(np.float16)
-
-
-def _nibbles32(a: Array, n: int, k: int) -> Array:
-    """16 bytes, whose low nibbles are the first 16 values."""
-    return np.concatenate([a & 15, a >> 4], axis=-1).reshape(n, k)
-
-
-def gguf_q4_0(blocks: Any, shape: Any, where: str) -> Parts:
-    a, n, k = _bytes(blocks, shape, 18, where)
-    return Parts((_nibbles32(a[..., 2:], n, k).view(np.int8) - np.int8(8)), _half(a[..., :2]))
-
-
-def gguf_q4_1(blocks: Any, shape: Any, where: str) -> Parts:
-    a, n, k = _bytes(blocks, shape, 20, where)
-    return Parts(_nibbles32(a[..., 4:], n, k), _half(a[..., :2]), offset=_half(a[..., 2:4]))
-
-
-def gguf_q8_0(blocks: Any, shape: Any, where: str) -> Parts:
-    a, n, k = _bytes(blocks, shape, 34, where)
-    return Parts(np.ascontiguousarray(a[..., 2:]).view(np.int8).reshape(n, k), _half(a[..., :2]))
+def gguf_records(blocks: Any, shape: Any, bits: int, offset: bool, where: str) -> tuple[Array, int, int]:
+    """GGUF's Q4_0, Q4_1 (with offset) or Q8_0 blocks as a weight's records, and N and K."""
+    a, n, k = _bytes(blocks, shape, ggml_records.block_dtype(bits, offset).itemsize, where)
+    records = ggml_records.records(a, bits, offset)
+    for name in ("scale", "offset") if offset else ("scale",):
+        finite = np.isfinite(records[name])
+        if not finite.all():
+            strip, group, output = np.argwhere(~finite)[0]
+            row = strip * packing.STRIP + output
+            raise ValueError(f"{where}: {name}[{row}, {group}] is {records[name][strip, group, output]}, wanted finite values")
+    return records, n, k
 
 
 def _words(words: Any, name: str, bits: int, where: str) -> Array:
@@ -107,17 +96,47 @@ def gptq(qweight: Any, qzeros: Any, scales: Any, g_idx: Any, bits: int, zero_plu
     q = words.transpose(1, 0, 2).reshape(n, k)
     group, permutation = _group_of(k, groups, where), None
     if g_idx is not None:
-        index = arrays.to_numpy(g_idx, f"{where}: g_idx")
-        if index.dtype.kind not in "iu" or index.shape != (k,):
-            raise ValueError(f"{where}: g_idx has dtype {index.dtype} and shape {index.shape}, wanted integers ({k},)")
-        order = np.argsort(index, kind="stable")
-        if not np.array_equal(index[order], np.arange(k) // group):
-            raise ValueError(f"{where}: g_idx does not deal {k} inputs to {groups} groups of {group}")
-        if not np.array_equal(order, np.arange(k)):
-            permutation = order
-            q = q[:, order]
+        permutation = _act_order(g_idx, k, groups, group, where)
+        if permutation is not None:
+            q = q[:, permutation]
     wide = zero.T.astype(np.int16) + (1 if zero_plus_one else 0)
     return Parts(np.ascontiguousarray(q), np.ascontiguousarray(scale.T), zero=wide, group_size=group, permutation=permutation)
+
+
+def _act_order(g_idx: Any, k: int, groups: int, group: int, where: str) -> Array | None:
+    """The inputs in the order of their groups; None if that is the order they are in."""
+    index = arrays.to_numpy(g_idx, f"{where}: g_idx")
+    if index.dtype.kind not in "iu" or index.shape != (k,):
+        raise ValueError(f"{where}: g_idx has dtype {index.dtype} and shape {index.shape}, wanted integers ({k},)")
+    order = np.argsort(index, kind="stable")
+    if not np.array_equal(index[order], np.arange(k) // group):
+        raise ValueError(f"{where}: g_idx does not deal {k} inputs to {groups} groups of {group}")
+    return None if np.array_equal(order, np.arange(k)) else order
+
+
+def compressed_tensors(packed: Any, scales: Any, zero_points: Any, g_idx: Any, shape: Any, bits: int, where: str) -> Parts:
+    """compressed-tensors' "pack-quantized": int32 [N, ceil(K * bits / 32)] of codes (q + 2**(bits-1)), scales [N, groups], zero points
+    int32 [ceil(N * bits / 32), groups] packed along N."""
+    words = _words(packed, "weight_packed", bits, where)
+    n, k = (int(s) for s in shape)
+    if k < 1 or n < 1 or words.shape[0] != n or words.shape[1] != -(-k * bits // 32):
+        raise ValueError(f"{where}: weight_packed has shape {words.shape[:2]}, weight_shape is {(n, k)}")
+    scale = _scales(np.ascontiguousarray(arrays.to_numpy(scales, f"{where}: weight_scale").T), n, where).T
+    groups = scale.shape[1]
+    q, zero, permutation = words.reshape(n, -1)[:, :k], None, None
+    if zero_points is not None:
+        points = _words(zero_points, "weight_zero_point", bits, where)
+        if points.shape[:2] != (-(-n * bits // 32), groups):
+            raise ValueError(f"{where}: weight_zero_point has shape {points.shape[:2]}, wanted {(-(-n * bits // 32), groups)}")
+        zero = np.ascontiguousarray(points.transpose(0, 2, 1).reshape(-1, groups)[:n])
+    group = _group_of(k, groups, where)
+    if g_idx is not None and (arrays.to_numpy(g_idx, f"{where}: weight_g_idx") != -1).any():  # -1: not used
+        permutation = _act_order(g_idx, k, groups, group, where)
+        if permutation is not None:
+            q = q[:, permutation]
+    if zero is None:  # centred codes need none; the subtraction wraps
+        q = (q - np.uint8(1 << (bits - 1))).view(np.int8)
+    return Parts(np.ascontiguousarray(q), scale, zero, group_size=group, permutation=permutation)
 
 
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)

