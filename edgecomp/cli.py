@@ -102,23 +102,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.set_defaults(run=_demo)
 
-    imported = commands.add_parser(
-        "import",
-        help="make a model file of a GGUF, safetensors, ONNX, .npz or torch.save file",
-        description="Reads a checkpoint (GGUF, safetensors, ONNX, .npz, torch.save; a folder of safetensors files) and writes a model "
-        "file of edgecomp. Weights that are int4 or int8 already stay bit for bit what they are.",
-    )
-    imported.add_argument("source", metavar="SRC")
-    imported.add_argument("destination", metavar="DST")
-    imported.add_argument("--bits", type=int, choices=(4, 8), help="quantise float matrices of 16 x 16 and more (default: leave them)")
-    imported.add_argument("--group-size", type=int, metavar="G", help="inputs that share a scale (default: 32 for 4 bits, all for 8)")
-    imported.add_argument("--refuse", action="store_true", help="fail where a quantised tensor has no equal, instead of making it float32")
-    imported.set_defaults(run=_import)
-
     export = commands.add_parser(
         "export",
-        help="write a model file or any checkpoint as safetensors, dequantised",
-        description="Writes a model file of edgecomp, or any checkpoint that `import` reads, as safetensors: quantised weights as float32.",
+        help="write a checkpoint as safetensors, dequantised",
+        description="Writes a checkpoint (GGUF, safetensors, ONNX, .npz, torch.save; a folder of safetensors files) as one safetensors "
+        "file: quantised weights as float32.",
     )
     export.add_argument("source", metavar="SRC")
     export.add_argument("destination", metavar="DST.safetensors")
@@ -253,35 +241,11 @@ def _demo(arguments: argparse.Namespace) -> None:
         print(f"no picture: {refusal}", file=sys.stderr)
 
 
-def _import(arguments: argparse.Namespace) -> None:
-    from edgecomp.readers import convert, import_weights, kind_of
-
-    if arguments.group_size is not None and arguments.bits is None:
-        raise ValueError("--group-size is for --bits")
-    kind = kind_of(arguments.source)
-    options = {"other": "refuse"} if arguments.refuse and kind in ("gguf", "onnx") else {}
-    with _with_parsers():
-        tensors = import_weights(arguments.source, **options)
-    if arguments.bits:
-        group_size = "default" if arguments.group_size is None else arguments.group_size
-        tensors = convert.quantized(tensors, arguments.bits, group_size)
-    save: Callable[..., None] = getattr(ec, "save")  # noqa: B009
-    save(arguments.destination, tensors, tensors.metadata)
-    kept = sum(hasattr(value, "dequantize") for value in tensors.values())
-    size = sum(value.nbytes for value in tensors.values())
-    said = f"{len(tensors)} tensors of {kind}, {kept} quantised, {size} bytes"
-    print(f"written: {os.path.abspath(arguments.destination)}: {said}", file=sys.stderr)
-
-
 def _export(arguments: argparse.Namespace) -> None:
-    import zipfile
-
     from edgecomp.readers import convert, import_weights
 
-    own = zipfile.is_zipfile(arguments.source) and "edgecomp.json" in zipfile.ZipFile(arguments.source).namelist()
     with _with_parsers():
-        load: Callable[..., Any] = getattr(ec, "load") if own else import_weights  # noqa: B009
-        convert.export_safetensors(load(arguments.source), arguments.destination)
+        convert.export_safetensors(import_weights(arguments.source), arguments.destination)
     print(f"written: {os.path.abspath(arguments.destination)}", file=sys.stderr)
 
 

@@ -216,18 +216,6 @@ def test_export(tmp_path, capsys):
     assert "edgecomp: " in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not hasattr(ec, "save"), reason="there is no edgecomp.save yet")
-def test_import(tmp_path, capsys):
-    a = np.random.default_rng(0).standard_normal((32, 64)).astype(f)
-    np.savez(tmp_path / "m.npz", a=a, small=W)
-    for argv, kind in (([], np.ndarray), (["--bits", "8"], ec.Int8Weight), (["--bits", "4", "--group-size", "64"], ec.Int4Weight)):
-        assert main(["import", str(tmp_path / "m.npz"), str(tmp_path / "out.npz"), *argv]) == 0
-        with ec.load(tmp_path / "out.npz") as model:
-            assert isinstance(model["a"], kind)
-            assert isinstance(model["small"], np.ndarray)
-    assert "2 tensors of npz" in capsys.readouterr().err
-
-
 def test_real_checkpoints(monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).resolve().parents[1] / "examples")
     fetch = importlib.import_module("fetch")

@@ -1,4 +1,4 @@
-"""Between checkpoints: float matrices quantised on the way in, weights dequantised on the way out."""
+"""A checkpoint as another: weights dequantised on the way out."""
 
 import json
 import os
@@ -6,25 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from edgecomp.quantization import quantize
-from edgecomp.readers.checkpoint import Checkpoint, Path, require
+from edgecomp.readers.checkpoint import Path, require
 from edgecomp.weights import Weight
-
-LEAST = 16
-"""Inputs and outputs that a matrix has at least to be worth quantising."""
-
-
-def quantized(tensors: Checkpoint, bits: int, group_size: int | str | None = "default") -> Checkpoint:
-    """The same tensors with all finite float matrices of at least 16 x 16 made int8 or int4 by `edgecomp.quantize`; others as they are.
-
-    Raises:
-        ValueError: bits or group_size that `edgecomp.quantize` refuses.
-    """
-    result = Checkpoint(metadata=tensors.metadata)
-    for name, value in tensors.items():
-        matrix = isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind == "f" and min(value.shape) >= LEAST
-        result[name] = quantize(value, bits, group_size=group_size) if matrix and np.isfinite(value).all() else value
-    return result
 
 
 def export_safetensors(tensors: Any, path: Path) -> None:
