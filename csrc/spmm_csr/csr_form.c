@@ -27,11 +27,11 @@ static int64_t block_inputs(int64_t n, int64_t k, const ec_csr *w)
     return wanted < least ? least : EC_MIN(wanted, most);
 }
 
-/* One token reads the CSR arrays; so do all where blocks of inputs would be emptier than one entry a row, and int8 sums that need 64
+/* One token, and two of float32, read the CSR arrays; so do all where blocks of inputs would be emptier than one entry a row, and int8 sums that need 64
  * bits. */
 int ec_csr_needs_form(int64_t m, int64_t n, int64_t k, const ec_csr *w)
 {
-    return m > 1 && n > 0 && k > 0 && (!w->codes || k <= K_MAX) && w->indptr[n] >= n * (ec_div_up(k, block_inputs(n, k, w)) - 1);
+    return m > (w->codes ? 1 : 2) && n > 0 && k > 0 && (!w->codes || k <= K_MAX) && w->indptr[n] >= n * (ec_div_up(k, block_inputs(n, k, w)) - 1);
 }
 
 /* The row after a block that begins at `row`. */

@@ -2,7 +2,7 @@
  *
  * Several tokens: x becomes panels [k][16] of 16 tokens, which fill the lanes; up to four panels pass a block of the weight's form
  * together. A thread takes a block of rows for such a group of tokens, adds up block after block of inputs, and turns the sums into rows
- * of y. One token: rows of CSR as they are, shared out by the number of entries. */
+ * of y. One token or two: rows of CSR as they are, shared out by the number of entries. */
 #include "../kernels.h"
 
 enum { CHUNKS_PER_THREAD = 8, SUMS = EC_FORM_ROWS * EC_MAX_LANES, TURN = EC_MAX_LANES * EC_PANEL, TURNED = 2 * TURN + 16 };
