@@ -3,9 +3,12 @@
 from edgecomp import reference
 from edgecomp.backend import info, set_backend, warmup
 from edgecomp.distillation import distillation_loss
+from edgecomp.errors import FormatError
 from edgecomp.feature_distillation import feature_loss
 from edgecomp.grouped import GroupedInt8Weight, Int4Weight
 from edgecomp.linear_distillation import linear_distillation_loss
+from edgecomp.model import Model, inspect, load
+from edgecomp.model_writer import ModelWriter, save
 from edgecomp.ops import Explanation, explain, linear, matmul_int8, quantize_rows, spmm
 from edgecomp.pool import get_num_threads, register_threadpoolctl, set_num_threads, threads
 from edgecomp.pruning import prune, prune_channels
@@ -20,9 +23,12 @@ __all__ = [
     "CSRWeight",
     "DenseWeight",
     "Explanation",
+    "FormatError",
     "GroupedInt8Weight",
     "Int4Weight",
     "Int8Weight",
+    "Model",
+    "ModelWriter",
     "QuantizedRows",
     "TeacherTopK",
     "distillation_loss",
@@ -31,8 +37,10 @@ __all__ = [
     "get_include",
     "get_num_threads",
     "info",
+    "inspect",
     "linear",
     "linear_distillation_loss",
+    "load",
     "load_teacher_topk",
     "matmul_int8",
     "pack",
@@ -42,6 +50,7 @@ __all__ = [
     "quantize_rows",
     "reference",
     "register_threadpoolctl",
+    "save",
     "save_teacher_topk",
     "set_backend",
     "set_num_threads",
