@@ -7,6 +7,8 @@ from edgecomp.errors import FormatError
 from edgecomp.feature_distillation import feature_loss
 from edgecomp.grouped import GroupedInt8Weight, Int4Weight
 from edgecomp.linear_distillation import linear_distillation_loss
+from edgecomp.model import Model, inspect, load
+from edgecomp.model_writer import ModelWriter, save
 from edgecomp.nm import NMWeight, to_nm
 from edgecomp.ops import Explanation, explain, linear, matmul_int8, quantize_rows, spmm
 from edgecomp.pool import get_num_threads, register_threadpoolctl, set_num_threads, threads
@@ -27,6 +29,8 @@ __all__ = [
     "GroupedInt8Weight",
     "Int4Weight",
     "Int8Weight",
+    "Model",
+    "ModelWriter",
     "NMWeight",
     "QuantizedRows",
     "TeacherTopK",
@@ -37,8 +41,10 @@ __all__ = [
     "get_num_threads",
     "import_weights",
     "info",
+    "inspect",
     "linear",
     "linear_distillation_loss",
+    "load",
     "load_teacher_topk",
     "matmul_int8",
     "pack",
@@ -48,6 +54,7 @@ __all__ = [
     "quantize_rows",
     "reference",
     "register_threadpoolctl",
+    "save",
     "save_teacher_topk",
     "set_backend",
     "set_num_threads",

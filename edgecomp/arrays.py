@@ -1,6 +1,7 @@
 """What a caller may hand in: DLPack, buffers and friends to NumPy, the dtype, stride and `out=` rules. Once for all ops."""
 
 import math
+import mmap
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,14 @@ def vector(obj: Any, n: int, where: str) -> Float32:
         raise ValueError(f"{where} has shape {a.shape}, wanted ({n},)")
     f = a.flags
     return a if f.c_contiguous and f.aligned else np.array(a, order="C")
+
+
+def is_mapped(a: Array) -> bool:
+    """Whether a is a view of a file that is mapped into memory."""
+    base: Any = a
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base.obj if isinstance(base, memoryview) else base, mmap.mmap)
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], where: str, *inputs: Array | None) -> Array:

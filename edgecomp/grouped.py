@@ -138,7 +138,7 @@ class GroupedWeight(Weight):
 def _rebuild(cls: type[GroupedWeight], shape: tuple[int, int], group_size: int, records: Any, permutation: Any) -> GroupedWeight:
     if records.ctypes.data % 64:
         moved = packing.aligned_empty(records.shape, records.dtype)
-        moved[...] = records
+        moved.view(np.uint8)[...] = records.view(np.uint8)  # the bytes between the fields too: they are zeros
         records = moved
     return cls._build(shape=shape, group_size=group_size, records=records, permutation=permutation)
 

@@ -141,7 +141,7 @@ class NMWeight(Weight):
 
     def places(self) -> npt.NDArray[np.uint8]:
         """The place of each kept input in its group, unpacked: uint8 [ceil(N / block), kept]."""
-        return _unpack(self.packed, index_bits(self.m), self.kept)
+        return unpack_places(self.packed, index_bits(self.m), self.kept)
 
     def columns(self) -> npt.NDArray[np.int32]:
         """The kept inputs, ascending: int32 [ceil(N / block), kept]."""
@@ -243,7 +243,7 @@ def _pack(places: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
     return np.asarray(np.bitwise_or.reduce(whole, axis=2))
 
 
-def _unpack(packed: npt.NDArray[np.uint8], bits: int, kept: int) -> npt.NDArray[np.uint8]:
+def unpack_places(packed: npt.NDArray[np.uint8], bits: int, kept: int) -> npt.NDArray[np.uint8]:
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
     places = packed[..., None] >> shifts & np.uint8((1 << bits) - 1)
     return np.ascontiguousarray(places.reshape(len(packed), packed.shape[1] * len(shifts))[:, :kept])
@@ -258,21 +258,30 @@ def _places(indices: Any, shape: tuple[int, int], nm: tuple[int, int], block: in
         raise TypeError(f"{where}: indices has dtype {a.dtype}, wanted integers")
     packed = (blocks, -(-kept * bits // 8))
     if a.dtype == np.uint8 and a.shape == packed != (blocks, kept):
-        a = _unpack(a, bits, kept)
+        a = unpack_places(a, bits, kept)
     if a.shape != (blocks, kept):
         raise ValueError(f"{where}: indices has shape {a.shape}, wanted {(blocks, kept)}, or {packed} packed as uint8")
-    group = np.arange(kept) // n
+    try:
+        check_places(a, k, nm)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return a.astype(np.uint8)
+
+
+def check_places(a: npt.NDArray[Any], k: int, nm: tuple[int, int], name: str = "indices", first: int = 0) -> None:
+    """Refuses places [blocks, kept] that leave their group or do not ascend in it. `name` and the first block's number: for the error."""
+    n, m = nm
+    group = np.arange(a.shape[1]) // n
     wrong = (a < 0) | (a >= np.minimum(m, k - group * m))
     if wrong.any():
         row, at = np.argwhere(wrong)[0]
         size = min(m, k - int(group[at]) * m)
-        raise ValueError(f"{where}: indices[{row}, {at}] is {a[row, at]}, wanted 0..{size - 1} in group {group[at]}")
+        raise ValueError(f"{name}[{first + row}, {at}] is {a[row, at]}, wanted 0..{size - 1} in group {group[at]}")
     falls = (a[:, 1:] <= a[:, :-1]) & (group[1:] == group[:-1])
     if falls.any():
         row, at = np.argwhere(falls)[0]
         what = "twice" if a[row, at] == a[row, at + 1] else f"after {a[row, at]}"
-        raise ValueError(f"{where}: group {group[at]} of indices[{row}] has {a[row, at + 1]} {what}, wanted ascending places, each once")
-    return a.astype(np.uint8)
+        raise ValueError(f"group {group[at]} of {name}[{first + row}] has {a[row, at + 1]} {what}, wanted ascending places, each once")
 
 
 def _used(w: Float32, m: int, block: int) -> npt.NDArray[np.bool_]:

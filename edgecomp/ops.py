@@ -345,6 +345,8 @@ def explain(x: Any, w: Any, *, compute: str | None = None, threads: int | None =
     notes += ["x: quantised already"] if quantized else _conversions("x", given, arrays.rows(x))
     if isinstance(weight, np.ndarray):
         notes += _conversions("w", arrays.to_numpy(w, "linear: w"), weight)
+    if arrays.is_mapped(weight if isinstance(weight, np.ndarray) else next(iter(weight.arrays().values()))):
+        notes.append("w: read where its file is mapped")
     m = math.prod(x.shape[:-1])
     limit = pool.limit(threads, "linear: threads")
     use = backend.current()

@@ -1,0 +1,105 @@
+"""The container, written: one member after the other into a temporary file, which takes the place of the old file in one step."""
+
+import contextlib
+import os
+import struct
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+from edgecomp._zip import CENTRAL, END, END64, LOCAL, LOCATOR64, LONG, MAX_DIRECTORY, MAX_MEMBERS, SHORT
+from edgecomp.crc import crc32
+
+ALIGN = 64
+DATE = 33
+"""1980-01-01, the first day ZIP knows: the same tensors give the same bytes at any time."""
+
+
+class Writer:
+    """Writes members to a temporary file beside `path`. `commit` makes it the file at `path`, `abort` removes it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.realpath(path)  # a symbolic link stays, what it names is replaced
+        folder, name = os.path.split(self.path)
+        self._temporary = os.path.join(folder, f".{name[:200]}.{os.urandom(8).hex()}.tmp")
+        self._fd = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        self._discard = weakref.finalize(self, _remove, self._fd, self._temporary, os.getpid())
+        self._entries: list[tuple[bytes, int, int, int]] = []
+        self._directory = 0
+        self._at = 0
+
+    def add(self, name: str, prefix: bytes, chunks: Iterable[Any], size: int) -> None:
+        """A member that consists of `prefix` and `size` bytes in `chunks`, contiguous buffers; what follows the prefix is aligned."""
+        raw = name.encode("ascii")
+        offset, total = self._at, len(prefix) + size
+        wide = struct.pack("<HHQQ", 1, 16, total, total) if total >= LONG else b""
+        fixed = LOCAL.size + len(raw) + len(wide) + 6
+        padding = -(offset + fixed + len(prefix)) % ALIGN
+        extra = wide + struct.pack("<HHH", 0xD935, 2 + padding, ALIGN) + bytes(padding)
+        shown = LONG if wide else total
+        needs = 45 if wide else 20
+        self._directory += CENTRAL.size + len(raw) + 28
+        if len(self._entries) == MAX_MEMBERS or self._directory > MAX_DIRECTORY:
+            raise ValueError(f"at most {MAX_MEMBERS} arrays fit a model file, and names of {MAX_DIRECTORY} bytes")
+        self._write(LOCAL.pack(b"PK\3\4", needs, 0, 0, 0, DATE, 0, shown, shown, len(raw), len(extra)) + raw + extra + prefix)
+        crc, left = crc32(prefix), size
+        for chunk in chunks:
+            crc = crc32(chunk, crc)
+            self._write(chunk)
+            left -= len(chunk)
+        assert left == 0, (name, size, left)
+        os.pwrite(self._fd, struct.pack("<I", crc), offset + 14)  # known only now
+        self._entries.append((raw, offset, total, crc))
+
+    def _write(self, data: Any) -> None:
+        view = memoryview(data)
+        self._at += len(view)
+        while len(view):
+            view = view[os.write(self._fd, view) :]
+
+    def commit(self) -> None:
+        """Writes the directory; the file is complete on the disk before it takes the place of the old one."""
+        try:
+            start = self._at
+            for raw, offset, size, crc in self._entries:
+                wide = [value for value in (size, size, offset) if value >= LONG]
+                extra = struct.pack(f"<HH{len(wide)}Q", 1, 8 * len(wide), *wide) if wide else b""
+                needs = 45 if wide else 20
+                sizes = min(size, LONG)
+                fields = needs, needs, 0, 0, 0, DATE, crc, sizes, sizes, len(raw), len(extra), 0, 0, 0, 0, min(offset, LONG)
+                self._write(CENTRAL.pack(b"PK\1\2", *fields) + raw + extra)
+            count, size, end = len(self._entries), self._at - start, self._at
+            if count >= SHORT or start >= LONG or size >= LONG:
+                self._write(END64.pack(b"PK\6\6", END64.size - 12, 45, 45, 0, 0, count, count, size, start))
+                self._write(LOCATOR64.pack(b"PK\6\7", 0, end, 1))
+            few = min(count, SHORT)
+            self._write(END.pack(b"PK\5\6", 0, 0, few, few, min(size, LONG), min(start, LONG), 0))
+            os.fsync(self._fd)
+            os.replace(self._temporary, self.path)
+        except BaseException:
+            self.abort()
+            raise
+        self._discard.detach()
+        os.close(self._fd)
+        _sync_folder(os.path.dirname(self.path))
+
+    def abort(self) -> None:
+        """Leaves nothing behind but the file that was there before. Does nothing after `commit`."""
+        self._discard()
+
+
+def _remove(fd: int, temporary: str, pid: int) -> None:
+    if os.getpid() == pid:  # a forked child's exit is none of the writer's business
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        os.close(fd)
+
+
+def _sync_folder(path: str) -> None:
+    """The new name reaches the disk too. Not every file system can."""
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

@@ -1,0 +1,85 @@
+"""Values that a kernel would trust: indices out of range, rows that end before they begin, scales that are NaN; and flipped bits."""
+
+import io
+from collections.abc import Callable, Iterator
+
+import models
+import numpy as np
+from craft import Case, Member, members_of, model, npy
+
+INF, NAN = np.inf, np.nan
+
+
+def files() -> Iterator[Case]:
+    kinds = models.weights(40, 70)
+
+    def change(kind: str, name: str, part: str, how: Callable[[np.ndarray], object]) -> bytes:
+        members, manifest = members_of({kind: kinds[kind][name]})
+        made = []
+        for m in members:
+            if m.name == f"{kind}@{part}.npy":
+                a = np.load(io.BytesIO(m.data))
+                how(a)
+                made.append(Member(m.name, npy(a)))
+            else:
+                made.append(m)
+        return model(made, manifest)
+
+    def put(at: object, value: object, field: str | None = None) -> Callable[[np.ndarray], object]:
+        def how(a: np.ndarray) -> None:
+            (a if field is None else a[field])[at] = value
+
+        return how
+
+    for value in (NAN, INF, -INF):
+        yield f"int8 scale {value}", r"tensor 'int8': scales\[39\] is (nan|-?inf)", change("int8", "w", "scales", put(39, value))
+        yield f"csr_int8 scale {value}", r"tensor 'csr_int8': scale\[0\] is", change("csr_int8", "w", "scale", put(0, value))
+        for name in ("half", "float", "zero", "offset", "order", "one group"):
+            yield f"int4 {name} scale {value}", r"tensor 'int4': scale\[", change("int4", name, "records", put((1, 0, 3), value, "scale"))
+        yield f"int4 offset {value}", r"tensor 'int4': offset\[", change("int4", "offset", "records", put((0, 2, 31), value, "offset"))
+        grouped = change("int8_grouped", "half", "records", put((0, 0, 0), value, "scale"))
+        yield f"int8_grouped scale {value}", r"tensor 'int8_grouped': scale\[0\]", grouped
+    yield "int4 zero point 17", r"tensor 'int4': zero\[.* is 17", change("int4", "zero", "records", put((1, 1, 5), 17, "zero"))
+    for value in (70, -1, 2**31 - 1, -(2**31)):
+        yield f"permutation of {value}", r"tensor 'int4': permutation\[4\] is", change("int4", "order", "permutation", put(4, value))
+    twice = change("int4", "order", "permutation", lambda a: put(4, a[5])(a))
+    yield "permutation with one twice", "tensor 'int4': permutation lacks", twice
+    yield "int8 sums beyond what 70 inputs can have", r"tensor 'int8': sums\[7\] is", change("int8", "w", "sums", put(7, 127 * 70 + 1))
+    yield "int8 sums of the least int32", r"tensor 'int8': sums\[7\] is", change("int8", "w", "sums", put(7, -(2**31)))
+
+    for kind in ("csr", "csr_int8"):
+        where = f"tensor '{kind}': "
+        for value in (70, 65535):
+            yield f"{kind} index {value}", where + r"indices\[3\] is", change(kind, "w", "indices", put(3, value))
+        yield f"{kind} index that falls", where + r"indices\[1\] is 0", change(kind, "w", "indices", put(1, 0))
+        yield f"{kind} index twice", where + r"indices\[1\] is", change(kind, "w", "indices", lambda a: put(1, a[0])(a))
+        for at, value in ((0, 1), (0, -1), (-1, 0), (-1, 10**6), (-1, -1)):
+            yield f"{kind} indptr[{at}] = {value}", where + "indptr goes from", change(kind, "w", "indptr", put(at, value))
+        for at, value in ((5, 0), (5, 10**9), (5, -(2**31)), (39, 10**6)):
+            yield f"{kind} indptr[{at}] = {value}", where + r"indptr\[\d+\] is", change(kind, "w", "indptr", put(at, value))
+    wide = ec_wide()
+    for value in (70001, -1, 2**31 - 1):
+        members, manifest = members_of({"w": wide})
+        a = np.load(io.BytesIO(members[1].data))
+        a[0] = value
+        made = [members[0], Member(members[1].name, npy(a)), members[2]]
+        yield f"index {value} of 70001", r"tensor 'w': indices\[0\] is", model(made, manifest)
+
+    for kind, made in kinds.items():
+        members, manifest = members_of({kind: next(iter(made.values()))})
+        for m in members:
+            whole = bytearray(model(members, manifest))
+            at = whole.index(m.data) + len(m.data) - 1
+            whole[at] ^= 1
+            yield f"flipped bit in {m.name}", rf"CRC-32 is|tensor '{kind}'", bytes(whole)
+    whole = bytearray(model(*members_of({"a": np.ones(3)})))
+    at = whole.index(b'"metadata"') + 1
+    whole[at] ^= 1
+    yield "flipped bit in the manifest", "edgecomp.json", bytes(whole)
+
+
+def ec_wide() -> object:
+    """A CSR weight whose indices take 32 bits."""
+    import edgecomp as ec
+
+    return ec.CSRWeight.from_arrays(np.ones(2, np.float32), [70000, 3], [0, 1, 2], (2, 70001))
