@@ -5,6 +5,7 @@ from edgecomp.backend import info, set_backend, warmup
 from edgecomp.distillation import distillation_loss
 from edgecomp.errors import FormatError
 from edgecomp.feature_distillation import feature_loss
+from edgecomp.format_choice import FormatComparison, best_format, compare_formats
 from edgecomp.grouped import GroupedInt8Weight, Int4Weight
 from edgecomp.linear_distillation import linear_distillation_loss
 from edgecomp.model import Model, inspect, load
@@ -25,6 +26,7 @@ __all__ = [
     "CSRWeight",
     "DenseWeight",
     "Explanation",
+    "FormatComparison",
     "FormatError",
     "GroupedInt8Weight",
     "Int4Weight",
@@ -34,6 +36,8 @@ __all__ = [
     "NMWeight",
     "QuantizedRows",
     "TeacherTopK",
+    "best_format",
+    "compare_formats",
     "distillation_loss",
     "explain",
     "feature_loss",
