@@ -21,6 +21,7 @@ examples:
   edgecomp bench --roof --json                 this machine's peaks, as JSON on standard output
   edgecomp bench --int8 --threads 1,2 --quick  int8 with one and two threads
   edgecomp bench --shape 64,1000,2048          your own layer, int8 and float32
+  edgecomp bench --break-even --plot even.png  how many zeros CSR and N:M need to win, in minutes
 
 "of roof" is the share of what this machine can do, measured right before and after: of its arithmetic, or of the speed
 at which it reads as many bytes as the weights have, whichever takes longer ("bound by"). "cold" weights come from memory
@@ -71,19 +72,22 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--roof", action="store_true", help="the peaks: int8, float32, reading from each cache and from memory")
     what.add_argument("--int8", action="store_true", help="linear with int8 weights")
     what.add_argument("--f32", action="store_true", help="linear with packed float32 weights")
+    what.add_argument("--break-even", action="store_true", help="from how many zeros on sparse weights are faster; goes alone")
     bench.add_argument(
         "--shape",
         action="append",
         type=_shape,
         metavar="M,N,K",
-        help="rows of x, outputs, inputs; repeatable; instead of the built-in list",
+        help="rows of x, outputs, inputs; repeatable; instead of the built-in list; with --break-even N,K, once",
     )
+    bench.add_argument("--batch", type=_batches, metavar="M[,M...]", help="rows of x, for --break-even (default: 1,8,128)")
+    bench.add_argument("--plot", metavar="FILE", help="a picture of --break-even")
     bench.add_argument("--threads", type=_threads, metavar="T[,T...]", help="thread counts (default: 1 and all CPUs)")
     bench.add_argument("--quick", action="store_true", help="fewer shapes and repetitions: seconds, not minutes")
     bench.add_argument(
         "--json", nargs="?", const="-", metavar="FILE", help="write JSON to FILE; to standard output instead of tables if no FILE"
     )
-    bench.set_defaults(run=_bench)
+    bench.set_defaults(run=_bench, refuse=bench.error)
 
     demo = commands.add_parser(
         "demo",
@@ -118,6 +122,8 @@ def _shape(text: str) -> Any:
     from edgecomp.measure.shapes import Shape
 
     try:
+        if text.count(",") == 1:  # for --break-even
+            return Shape.parse(f"1,{text}")[1:]
         return Shape.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
@@ -128,6 +134,13 @@ def _threads(text: str) -> tuple[int, ...]:
     if not all(c.strip().isdecimal() and 1 <= int(c) <= 1024 for c in counts):
         raise argparse.ArgumentTypeError(f"{text!r}: wanted thread counts from 1 to 1024, for example 1,2")
     return tuple(dict.fromkeys(int(c) for c in counts))
+
+
+def _batches(text: str) -> tuple[int, ...]:
+    rows = text.split(",")
+    if not all(r.strip().isdecimal() and int(r) >= 1 for r in rows):
+        raise argparse.ArgumentTypeError(f"{text!r}: wanted numbers of rows from 1 on, for example 1,8,128")
+    return tuple(dict.fromkeys(map(int, rows)))
 
 
 def _thread_count(text: str) -> int:
@@ -172,6 +185,13 @@ def _bench(arguments: argparse.Namespace) -> None:
     from edgecomp.measure import report, shapes
     from edgecomp.measure.roof import loops
 
+    if arguments.break_even:
+        _break_even(arguments)
+        return
+    if arguments.batch or arguments.plot:
+        arguments.refuse("--batch and --plot are for --break-even")
+    if any(len(shape) == 2 for shape in arguments.shape or ()):
+        arguments.refuse("argument --shape: wanted three whole numbers M,N,K, for example 512,4096,4096")
     if arguments.json not in (None, "-"):
         open(arguments.json, "a").close()  # a file that cannot be written fails now, not after minutes
     chosen = arguments.roof or arguments.int8 or arguments.f32
@@ -215,11 +235,47 @@ def _bench(arguments: argparse.Namespace) -> None:
         print("NumPy used as many threads as it likes; pip install threadpoolctl, and it will use as many as the op beside it.")
 
 
+def _break_even(arguments: argparse.Namespace) -> None:
+    from edgecomp.measure import break_even, picture, report
+
+    if arguments.roof or arguments.int8 or arguments.f32:
+        arguments.refuse("--break-even goes alone")
+    if arguments.shape and (len(arguments.shape) > 1 or len(arguments.shape[0]) != 2):
+        arguments.refuse("argument --shape: wanted N,K, once, with --break-even; --batch gives the rows")
+    for path, option in ((arguments.plot, "--plot"), (arguments.json, "--json")):
+        if path not in (None, "-"):
+            _check_writable(path, f"choose another file with {option} FILE")
+    if arguments.plot and (refusal := picture.refuse(arguments.plot)):
+        raise RuntimeError(refusal)
+    quick = arguments.quick
+    threads = arguments.threads or tuple(dict.fromkeys((1, ec.info()["machine"]["cores"])))
+    shape = tuple(arguments.shape[0]) if arguments.shape else break_even.QUICK_SHAPE if quick else break_even.SHAPE
+    sparsities = break_even.QUICK_SPARSITIES if quick else break_even.SPARSITIES
+    patterns = break_even.QUICK_PATTERNS if quick else break_even.PATTERNS
+    batches = arguments.batch or break_even.BATCHES
+    with report.Progress(break_even.steps(batches, threads, sparsities, patterns)) as progress:
+        found = break_even.measure_break_even(
+            shape, batches, threads, sparsities=sparsities, patterns=patterns, after_slice=progress.advance
+        )
+    if arguments.json:
+        _write_json({"machine": report.fingerprint(), "break_even": found.to_json()}, arguments.json)
+    if arguments.plot:
+        break_even.draw(found, arguments.plot)
+        print(f"written: {os.path.abspath(arguments.plot)}", file=sys.stderr)
+    if arguments.json == "-":
+        return
+    for t in threads:
+        where = f"({shape[0]},{shape[1]}), {t} thread{'s' if t > 1 else ''}"
+        report.print_table(f"Speed against dense float32, {where}", *break_even.speed_table(found, t))
+        report.print_table(f"Faster than the dense weight from so many zeros on, {where}", *break_even.wins_table(found, t))
+
+
 def _demo(arguments: argparse.Namespace) -> None:
     from edgecomp import demo, demo_picture
+    from edgecomp.measure import picture as measure_picture
 
     picture = None if arguments.no_picture else arguments.picture or demo_picture.DEFAULT
-    refusal = demo_picture.refuse(picture) if picture else ""
+    refusal = measure_picture.refuse(picture) if picture else ""
     if refusal and arguments.picture:
         raise RuntimeError(refusal)
     if refusal:

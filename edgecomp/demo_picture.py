@@ -2,51 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import edgecomp as ec
+from edgecomp.measure.picture import COLOURS, INK, PALE, STYLE, kind
 from edgecomp.measure.report import duration
 
 if TYPE_CHECKING:
     from edgecomp.demo import Result
 
 DEFAULT = "edgecomp-demo.png"
-HINT = 'pip install matplotlib, or pip install "edgecomp[cli]"'
-INK, PALE, WRONG = "#22303c", "#d5dce2", "#c62f2f"
-COLOURS = ("#9aa7b2", "#2f6db3", "#e8833a", "#3b9c6d", "#8c5fb0", "#c9a227", "#3aa6b9")  # of the forms, in turn
-STYLE: Any = {
-    "font.size": 10,
-    "text.color": INK,
-    "axes.edgecolor": PALE,
-    "axes.labelcolor": INK,
-    "axes.titlesize": 11.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
-}
+WRONG = "#c62f2f"
 BEHIND = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # a text that a line would cross
 SHOWN, MISREAD = 18, 6  # digits; how many misread ones among them at most
 DIGITS = 2.5  # inches that they take
-
-
-def refuse(path: str) -> str:
-    """Why no picture can be drawn into `path`, or "" if it can: matplotlib missing, or a file type that it does not know."""
-    try:
-        from matplotlib.backend_bases import FigureCanvasBase
-    except ImportError as error:
-        return f"a picture needs matplotlib ({error}): {HINT}"
-    kind, known = _kind(path), sorted(FigureCanvasBase.get_supported_filetypes())
-    return "" if kind in known else f"{path}: no picture of type {kind!r}, wanted one of {', '.join(known)}"
-
-
-def _kind(path: str) -> str:
-    return os.path.splitext(path)[1][1:].lower() or "png"
 
 
 def draw(result: Result, path: str) -> None:
@@ -65,7 +36,7 @@ def draw(result: Result, path: str) -> None:
         _accuracy(left, result)
         _speed(right, result, groups)
         _digits(lower, result)
-        figure.savefig(path, format=_kind(path))
+        figure.savefig(path, format=kind(path))
 
 
 def _title(result: Result) -> str:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import edgecomp as ec
-from edgecomp import backend, cli, demo, demo_distill, demo_picture, demo_train, measure
-from edgecomp.measure import candidates, timing
+from edgecomp import backend, cli, demo, demo_distill, demo_train, measure
+from edgecomp.measure import candidates, picture, timing
 
 needs_c = pytest.mark.skipif(backend.load_c() is None, reason="the C library was not built")
 WARM, COLD = measure.Shape(3, 32, 16), measure.Shape(1, 2048, 2048)
@@ -331,7 +331,7 @@ def test_unknown_type_of_picture(here: Path, capsys: pytest.CaptureFixture[str])
 @pytest.mark.usefixtures("never")
 @pytest.mark.parametrize("option", ["--picture", "--json"])
 def test_unwritable(option: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(demo_picture, "refuse", lambda path: "")
+    monkeypatch.setattr(picture, "refuse", lambda path: "")
     (here / "file").write_text("kept")
     for path in (here, here / "nowhere" / "a.png", here / "file" / "a.png"):
         assert cli.main(["demo", *(["--no-picture"] if option == "--json" else []), option, str(path)]) == 1
@@ -347,7 +347,7 @@ def test_unwritable_current_folder(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(demo_picture, "refuse", lambda path: "")
+    monkeypatch.setattr(picture, "refuse", lambda path: "")
     monkeypatch.setattr("builtins.open", refuse)  # root may write anywhere
     assert cli.main(["demo"]) == 1
     err = capsys.readouterr().err
