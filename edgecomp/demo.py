@@ -4,7 +4,7 @@
     result = demo.run(seed=0, threads=2)
     print(result.networks[-1].accuracy, result.to_json())
 
-Every form of the weights is one line of `FORMS`: its accuracy, bytes and speed are measured by that.
+Every form of the weights is one line of edgecomp.demo_forms.FORMS.
 """
 
 from __future__ import annotations
@@ -23,42 +23,21 @@ import numpy as np
 import numpy.typing as npt
 
 import edgecomp as ec
-from edgecomp import demo_distill, demo_train, measure
-from edgecomp.demo_train import Digits, Float32, Layer
+from edgecomp import demo_distill, demo_prune, demo_train, measure
+from edgecomp.demo_conclusion import conclusion
+from edgecomp.demo_forms import FORMS, LARGE
+from edgecomp.demo_train import Digits, Layer, logits
 from edgecomp.measure import report
 from edgecomp.measure.candidates import NUMPY_SETTLE, limits_numpy
 from edgecomp.measure.shapes import temperatures
 
-HIDDEN, EPOCHS, SLICES = 512, 30, 7
-MEMORY = 2 << 30  # bytes that a machine should have for cold weights in all forms at once
-CROWDED = 0.1  # CPUs that others may take before it is said
-EVEN = 1.03  # what is not faster by more than this is not called faster
+HIDDEN, EPOCHS, SLICES = 512, 30, 5
+FURTHER = 12  # epochs, after pruning
+MEMORY = 3 << 30  # bytes that a machine should have for cold weights in all forms at once
 LAYERS = {  # real layers, in which there is something to gain
     measure.Shape(128, 3072, 768): "128 tokens through BERT-base's feed-forward layer",
     measure.Shape(1, 4096, 4096): "one token through a large model's layer",
 }
-
-
-@dataclass(frozen=True)
-class Form:
-    """A form that weights can have.
-
-    name: for tables.
-    make: gives it from a float32 array [N, K].
-    op: its name in edgecomp.measure.OPS, which times it in large layers.
-    """
-
-    name: str
-    make: Callable[[Float32], Any]
-    op: str
-
-
-FORMS = (  # the first two are what the others are compared with
-    Form("NumPy float32", np.ascontiguousarray, "numpy_f32"),
-    Form("float32 packed", ec.pack, "linear_f32"),
-    Form("int8", functools.partial(ec.quantize, bits=8), "linear_int8"),
-    Form("int4", functools.partial(ec.quantize, bits=4, group_size=32), "linear_int4"),
-)
 
 
 @dataclass(frozen=True)
@@ -89,6 +68,7 @@ class Result:
     lacking: tuple[str, ...]  # what could not be measured, and why
     others: float | None  # CPUs that other processes kept busy meanwhile; None where the system does not say
     students: demo_distill.Students | None = None
+    pruned: tuple[demo_prune.Pruned, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """For the json module; without the images and what was read in them."""
@@ -113,24 +93,11 @@ class Result:
             ],
             "call_s": self.call_seconds,
             "layers": [{"form": form, **row.to_json()} for form, row in self.layers],
+            "pruning": [p.to_json() for p in self.pruned],
             "distillation": self.students and self.students.to_json(),
             "cpus_busy_with_others": self.others,
             "conclusion": conclusion(self),
         }
-
-
-def logits(layers: Sequence[Layer], x: Float32) -> Float32:
-    """What the network makes of images [..., 64]: plain NumPy for layers that are plain arrays."""
-    for i, (w, bias) in enumerate(layers):
-        hidden = i + 1 < len(layers)
-        if not isinstance(w, np.ndarray):
-            x = ec.linear(x, w, bias, activation="relu" if hidden else None)
-            continue
-        x = x @ w.T
-        x += bias
-        if hidden:
-            np.maximum(x, 0, out=x)
-    return x
 
 
 def run(*, seed: int = 0, threads: int | None = None) -> Result:
@@ -141,21 +108,24 @@ def run(*, seed: int = 0, threads: int | None = None) -> Result:
     if threads is None:
         threads = ec.get_num_threads()
     digits = demo_train.load_digits()
-    with report.Progress(EPOCHS, "training") as progress, measure.numpy_threads(1):  # one thread: the same bits for every `threads`
+    epochs = EPOCHS + FURTHER * len(demo_prune.WAYS)
+    with report.Progress(epochs, "training") as progress, measure.numpy_threads(1):  # one thread: the same bits for every `threads`
         trained = demo_train.train(digits, seed=seed, hidden=HIDDEN, epochs=EPOCHS, after_epoch=progress.advance)
+        pruned = demo_prune.prune(trained, digits, seed=seed, epochs=FURTHER, after_epoch=progress.advance)
         students = demo_distill.students(trained, digits, seed=seed, epochs=2 * EPOCHS, logits=logits)
     shapes, lacking = _measurable()
-    steps = SLICES * (2 * len(FORMS) + 1 + len(shapes) * len(FORMS))
+    steps = SLICES * (2 * len(FORMS) + 1 + len(shapes) * len(LARGE))
     with report.Progress(steps) as progress, ec.threads(threads), measure.numpy_threads(threads):
         before = _clocks()
-        networks, call = _networks(trained, digits, progress.advance)
+        networks, call = _networks(trained, pruned, digits, progress.advance)
         layers = [pair for shape in shapes for pair in _layer(shape, threads, progress.advance)]
         after = _clocks()
     others = None
     if before and after:
         own, everyone, wall = (then - now for now, then in zip(before, after, strict=True))
         others = max(0.0, everyone - own) / wall
-    return Result(seed, threads, ec.info()["backend"], digits, networks, call, len(trained), tuple(layers), lacking, others, students)
+    backend = ec.info()["backend"]
+    return Result(seed, threads, backend, digits, networks, call, len(trained), tuple(layers), lacking, others, students, pruned)
 
 
 def _measurable() -> tuple[list[measure.Shape], tuple[str, ...]]:
@@ -167,7 +137,7 @@ def _measurable() -> tuple[list[measure.Shape], tuple[str, ...]]:
     large = [shape for shape in LAYERS if temperatures(shape)[-1]]
     if large and os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") < MEMORY:
         names = ", ".join(map(str, large))
-        return [shape for shape in LAYERS if shape not in large], (f"Without {names}: timing it wants 2 GiB of memory.",)
+        return [shape for shape in LAYERS if shape not in large], (f"Without {names}: timing it wants 3 GiB of memory.",)
     return list(LAYERS), ()
 
 
@@ -182,9 +152,12 @@ def _clocks() -> tuple[float, float, float] | None:
     return time.process_time(), (sum(ticks) - idle) / os.sysconf("SC_CLK_TCK"), time.monotonic()
 
 
-def _networks(trained: Sequence[Layer], digits: Digits, after_slice: Callable[[], object]) -> tuple[tuple[Network, ...], float]:
+def _networks(
+    trained: Sequence[Layer], pruned: Sequence[demo_prune.Pruned], digits: Digits, after_slice: Callable[[], object]
+) -> tuple[tuple[Network, ...], float]:
     """The network in every form, and the seconds that a call costs."""
-    made = [[Layer(form.make(layer.w), layer.bias) for layer in trained] for form in FORMS]
+    ways = {"": trained, **{p.way: p.layers for p in pruned}}
+    made = [[Layer(form.make(layer.w), layer.bias) for layer in ways[form.pruned]] for form in FORMS]
     unit, image = ec.quantize(np.ones((1, 1), np.float32)), digits.test[:1]
     bias, x = np.zeros(1, np.float32), np.ones((1, 1), np.float32)
     runs = [measure.Candidate("call", lambda: ec.linear(x, unit, bias, activation="relu"), 1)]
@@ -212,53 +185,15 @@ def _networks(trained: Sequence[Layer], digits: Digits, after_slice: Callable[[]
 def _layer(shape: measure.Shape, threads: int, after_slice: Callable[[], object]) -> list[tuple[str, report.Row]]:
     """One large layer in every form. NumPy is held against the peak beside the packed float32 form, which does the same work."""
     cold = temperatures(shape)[-1]
-    candidates = [measure.candidate(form.op, shape, threads, cold=cold) for form in FORMS]
+    candidates = [measure.candidate(form.op, shape, threads, cold=cold) for form in LARGE]
     numpy, packed, *others = measure.interleave(candidates, slices=SLICES, after_slice=after_slice)
     if packed.share is not None:
         numpy = dataclasses.replace(numpy, peak=packed.peak, share=packed.share * packed.median / numpy.median)
     against = [candidates[1].against, *(candidate.against for candidate in candidates[1:])]
     return [
         (form.name, report.Row(form.op, shape, threads, cold, peak, timing, numpy))
-        for form, peak, timing in zip(FORMS, against, [numpy, packed, *others], strict=True)
+        for form, peak, timing in zip(LARGE, against, [numpy, packed, *others], strict=True)
     ]
-
-
-def conclusion(result: Result) -> list[str]:
-    """What the figures say, a sentence or two each."""
-    numpy, packed, *compressed = result.networks
-    images, sentences = len(result.digits.test), []
-    for n in compressed:
-        same, points = round(n.agreement * images), 100 * (n.accuracy - numpy.accuracy)
-        sentences.append(
-            f"{n.form}: weights {numpy.nbytes / n.nbytes:.1f}x smaller; {same} of {images} images read as float32 reads them, "
-            + (f"accuracy {points:+.1f} points." if points else "the same accuracy.")
-        )
-        one, batch = packed.one.median / n.one.median, packed.batch.median / n.batch.median
-        large = {row.shape: _packed(result, row.shape) / row.timing.median for form, row in result.layers if form == n.form}
-        gains = [f"{one:.1f}x for one image", f"{batch:.1f}x for {images}", *(f"{gain:.1f}x in {shape}" for shape, gain in large.items())]
-        text = f"Speed of {n.form} against packed float32: {', '.join(gains)}."
-        if large and max(large.values()) > EVEN * max(one, 1):
-            fixed = result.calls * result.call_seconds / n.one.median
-            text += f" The digits' network is too small to gain as much: of the {report.duration(n.one.median)} of one image, "
-            text += f"{fixed:.0%} are what {result.calls} calls cost whatever they compute."
-        sentences.append(text)
-    even = [(f"{n.form} for one image", numpy.one.median / n.one.median) for n in result.networks[1:]]
-    even += [(f"{n.form} for {images}", numpy.batch.median / n.batch.median) for n in result.networks[1:]]
-    even += [(f"{form} in {row.shape}", row.speedup) for form, row in result.layers if form != numpy.form]
-    if slow := [f"{what} ({gain:.2f}x)" for what, gain in even if gain < EVEN]:
-        sentences.append(f"No faster than NumPy here: {', '.join(slow)}.")
-    if result.students:
-        sentences.append(result.students.sentence())
-    if result.others is not None and result.others + result.threads > (os.cpu_count() or 1) + CROWDED:
-        sentences.append(f"Other processes kept {result.others:.1f} CPUs busy meanwhile, which slows NumPy's threads most: measure again.")
-    if result.backend == "reference":
-        sentences.append("edgecomp's ops ran in NumPy, as its reference does them, which is not made for speed.")
-    return [*sentences, *result.lacking]
-
-
-def _packed(result: Result, shape: measure.Shape) -> float:
-    """Seconds of the packed float32 form in a large layer."""
-    return next(row.timing.median for form, row in result.layers if (form, row.shape) == (FORMS[1].name, shape))
 
 
 def show(result: Result) -> None:
@@ -280,6 +215,9 @@ def show(result: Result) -> None:
         for n in result.networks
     ]
     report.print_table(f"A 64-{HIDDEN}-{HIDDEN}-10 network reads {images} handwritten digits it has not seen, {threads}", header, lines)
+    if result.pruned:
+        header, lines = demo_prune.table(numpy.accuracy, f"64-{HIDDEN}-{HIDDEN}-10", result.pruned)
+        report.print_table("Accuracy after pruning, at once and trained further, zeros kept (as above)", header, lines)
     for shape, what in LAYERS.items():
         rows = [(form, row) for form, row in result.layers if row.shape == shape]
         if rows:

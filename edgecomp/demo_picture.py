@@ -26,7 +26,7 @@ def draw(result: Result, path: str) -> None:
     from matplotlib.figure import Figure
 
     groups = _groups(result)
-    charts = max(3.2, 0.24 * len(groups) * (len(result.networks) + 1))  # inches
+    charts = max(3.2, 0.19 * len(groups) * (len(result.networks) + 1))  # inches
     with matplotlib.rc_context(STYLE):
         figure: Any = Figure(figsize=(11, charts + DIGITS + 1.0), dpi=130, layout="constrained", facecolor="white")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
@@ -80,8 +80,9 @@ def _speed(axes: Any, result: Result, groups: list[tuple[str, list[tuple[float, 
     forms = len(result.networks)
     height = 0.84 / forms
     for i in range(forms):
-        places = [g + (i - (forms - 1) / 2) * height for g in range(len(groups))]
-        figures = [found[i] for _, found in groups]
+        having = [g for g, (_, found) in enumerate(groups) if i < len(found)]  # large layers have fewer forms
+        places = [g + (i - (forms - 1) / 2) * height for g in having]
+        figures = [groups[g][1][i] for g in having]
         axes.barh(places, [speed for _, speed in figures], 0.92 * height, color=COLOURS[i % len(COLOURS)])
         for place, (seconds, speed) in zip(places, figures, strict=True):
             text = f"{speed:.1f}x   {duration(seconds)}"

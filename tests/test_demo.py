@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import io
 import json
 import sys
@@ -11,11 +13,11 @@ import numpy as np
 import pytest
 
 import edgecomp as ec
-from edgecomp import backend, cli, demo, demo_distill, demo_train, measure
+from edgecomp import backend, cli, demo, demo_distill, demo_prune, demo_train, measure
 from edgecomp.measure import candidates, picture, timing
 
 needs_c = pytest.mark.skipif(backend.load_c() is None, reason="the C library was not built")
-WARM, COLD = measure.Shape(3, 32, 16), measure.Shape(1, 2048, 2048)
+WARM, COLD = measure.Shape(3, 32, 16), measure.Shape(1, 96, 96)
 
 
 @pytest.fixture
@@ -23,9 +25,11 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tiny network, hardly trained, and measurements that last no time."""
     monkeypatch.setattr(demo, "HIDDEN", 32)
     monkeypatch.setattr(demo, "EPOCHS", 2)
+    monkeypatch.setattr(demo, "FURTHER", 1)
     monkeypatch.setattr(demo, "SLICES", 1)
     monkeypatch.setattr(demo, "LAYERS", {WARM: "some tokens", COLD: "one token"})
     monkeypatch.setattr(demo, "temperatures", lambda shape: (False, True) if shape == COLD else (False,))
+    monkeypatch.setattr(measure, "interleave", functools.partial(timing.interleave, seconds=1e-4))
     monkeypatch.setattr(timing, "COLD_BYTES", 100)
     monkeypatch.setattr(candidates, "dram_bytes", lambda threads: 1 << 20)
 
@@ -95,14 +99,39 @@ def test_gradients() -> None:
             p[i] = kept
 
 
-def test_int8_reads_as_well_as_float32() -> None:
+def test_quantized_networks_read_as_well_as_float32() -> None:
     digits, trained = demo_train.load_digits(), train(0, hidden=128, epochs=25)
     accuracy = {}
-    for form in demo.FORMS:
+    for form in demo.FORMS[:4]:
         made = [demo_train.Layer(form.make(layer.w), layer.bias) for layer in trained]
         accuracy[form.name] = (demo.logits(made, digits.test).argmax(axis=1) == digits.test_labels).mean()
     assert accuracy["NumPy float32"] > 0.9
     assert all(abs(found - accuracy["NumPy float32"]) <= 0.01 for found in accuracy.values())
+
+
+def test_pruning() -> None:
+    """Zeros stay zeros while the network is trained further, which repairs most of what pruning breaks. Neurons are gone for good."""
+    digits, trained = demo_train.load_digits(), train(0, hidden=128, epochs=12)
+    before, epochs = [layer.w.copy() for layer in trained], []
+    with measure.numpy_threads(1):
+        found = {p.way: p for p in demo_prune.prune(trained, digits, seed=0, epochs=4, after_epoch=lambda: epochs.append(1))}
+    assert list(found) == list(demo_prune.WAYS)
+    assert len(epochs) == 4 * len(found)
+    for layer, w in zip(trained, before, strict=True):
+        np.testing.assert_array_equal(layer.w, w)
+    for p in found.values():
+        assert p.tuned > (0.6 if "90" in p.way else 0.85)
+        assert p.tuned >= p.at_once
+        assert p.tuned == demo_prune.accuracy(p.layers, digits)
+    assert found["90 % zeros"].left == pytest.approx(0.1, abs=0.001)
+    assert [np.count_nonzero(layer.w) for layer in found["90 % zeros"].layers] == [819, 1638, 128]
+    assert found["90 % zeros"].tuned > found["90 % zeros"].at_once + 0.05
+    assert [ec.to_nm(layer.w, "2:4").block for layer in found["2:4, blocks of 16"].layers] == [16, 16, 64]  # 10 outputs are one block
+    assert [layer.w.shape for layer in found["half the neurons"].layers] == [(64, 64), (64, 64), (10, 64)]
+    assert demo_prune.sizes(found["half the neurons"].layers) == "64-64-64-10"
+    header, lines = demo_prune.table(0.9, "64-128-128-10", list(found.values()))
+    assert lines[0] == ["nothing", "64-128-128-10", "100 %", "90.0%", ""]
+    assert {len(line) for line in lines} == {len(header)}
 
 
 # ---- the whole
@@ -112,10 +141,13 @@ def test_int8_reads_as_well_as_float32() -> None:
 def test_run() -> None:
     result = demo.run(seed=1, threads=1)
     assert [n.form for n in result.networks] == [form.name for form in demo.FORMS]
-    numpy, packed, int8, int4 = result.networks
+    numpy, packed, int8, int4, csr, csr8, *_, narrow = result.networks
     assert numpy.nbytes == 4 * (64 * 32 + 32 * 32 + 32 * 10)
     assert int8.nbytes < packed.nbytes
     assert int4.nbytes < packed.nbytes
+    assert narrow.nbytes == 4 * (64 * 16 + 16 * 16 + 16 * 16)  # panels of 16 outputs
+    assert csr8.nbytes < csr.nbytes
+    assert csr.nbytes < packed.nbytes
     for n in result.networks:
         assert n.accuracy == (n.predictions == result.digits.test_labels).mean()
         assert n.agreement == (n.predictions == numpy.predictions).mean()
@@ -124,6 +156,7 @@ def test_run() -> None:
     assert (document["seed"], document["threads"], document["test_images"]) == (1, 1, 500)
     assert [f["form"] for f in document["forms"]] == [form.name for form in demo.FORMS]
     assert document["conclusion"] == demo.conclusion(result)
+    assert [p["way"] for p in document["pruning"]] == list(demo_prune.WAYS)
     again = demo.run(seed=1, threads=2)
     assert [n.accuracy for n in again.networks] == [n.accuracy for n in result.networks]
 
@@ -132,10 +165,10 @@ def test_run() -> None:
 @pytest.mark.usefixtures("brief")
 def test_large_layers() -> None:
     result = demo.run(threads=1)
-    assert [(form, row.shape) for form, row in result.layers] == [(form.name, shape) for shape in (WARM, COLD) for form in demo.FORMS]
+    assert [(form, row.shape) for form, row in result.layers] == [(form.name, shape) for shape in (WARM, COLD) for form in demo.LARGE]
     assert all(row.timing.share for _, row in result.layers)
     assert {row.against for _, row in result.layers if row.cold} <= {"DRAM", "fma_f32", "dot_s8", "chain_s8"}
-    assert [row.cold for _, row in result.layers] == [False] * len(demo.FORMS) + [True] * len(demo.FORMS)
+    assert [row.cold for _, row in result.layers] == [False] * len(demo.LARGE) + [True] * len(demo.LARGE)
     assert result.lacking == ()
 
 
@@ -145,7 +178,7 @@ def test_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "MEMORY", 1 << 60)
     result = demo.run(threads=1)
     assert {row.shape for _, row in result.layers} == {WARM}
-    assert "2 GiB" in demo.conclusion(result)[-1]
+    assert "3 GiB" in demo.conclusion(result)[-1]
 
 
 @pytest.mark.usefixtures("brief")
@@ -185,7 +218,7 @@ def test_conclusion_of_a_small_network() -> None:
     text = "\n".join(demo.conclusion(made_up(0.5, 0.25)))
     assert "490 of 500 images" in text
     assert "accuracy +2.0 points" in text
-    assert "2.0x for one image, 1.0x for 500, 4.0x in (1,2048,2048)" in text
+    assert "2.0x for one image, 1.0x for 500, 4.0x in (1,96,96)" in text
     assert "too small to gain as much" in text
     assert "60% are what 3 calls cost" in text
     assert "float32 packed for one image (1.00x)" in text
@@ -200,7 +233,15 @@ def test_conclusion_of_one_that_gains_as_much() -> None:
 def test_conclusion_where_int8_is_slower() -> None:
     text = "\n".join(demo.conclusion(made_up(2.0, 4.0)))
     assert "int8 for one image (0.50x)" in text
-    assert "int8 in (1,2048,2048) (0.25x)" in text
+    assert "int8 in (1,96,96) (0.25x)" in text
+
+
+def test_conclusion_of_a_pruned_network() -> None:
+    result = made_up(0.5, 0.25)
+    for n, said in ((400, "weights 1.0x smaller"), (800, "weights 2.0x larger")):
+        other = dataclasses.replace(result.networks[2], form="2:4", nbytes=n)
+        text = "\n".join(demo.conclusion(dataclasses.replace(result, networks=(*result.networks[:2], other))))
+        assert f"2:4: {said}, accuracy +2.0 points; speed against packed float32: 2.0x for one image, 1.0x for 500." in text
 
 
 @pytest.mark.parametrize(("others", "said"), [(None, False), (0.0, False), (1e6, True)])

@@ -168,7 +168,7 @@ def test_candidate_runs(op: str, cold: bool, monkeypatch: pytest.MonkeyPatch) ->
     call = measure.candidate(op, measure.Shape(3, 5, 8), 1, cold=cold, against="time")
     first = np.array(call.run())
     assert first.shape == (3, 5)
-    assert call.work == 240
+    assert call.work == 240 * candidates.LEFT.get(op, 1)
     np.testing.assert_array_equal(first, call.run())  # every copy of the weight is the same
     assert np.unique(first).size > 1
 
@@ -189,6 +189,8 @@ def test_peaks() -> None:
 def test_bound_is_the_slower_of_arithmetic_and_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidates, "dram_bytes", lambda threads: 1 << 20)
     assert candidates.bound("linear_f32", measure.Shape(1, 64, 64), 1 << 40, 1, cold=True) == "DRAM"
+    assert candidates.bound("linear_csr8", measure.Shape(1, 64, 64), 1 << 40, 1, cold=True) == "DRAM"
+    assert candidates.bound("linear_nm", measure.Shape(1 << 20, 64, 64), 64, 1, cold=False) == "fma_f32"
     assert candidates.bound("linear_f32", measure.Shape(1 << 20, 64, 64), 64, 1, cold=False) == "fma_f32"
 
 
@@ -216,6 +218,13 @@ def test_compare() -> None:
     assert json.loads(json.dumps(row.to_json()))["n"] == 16
     header, lines = report.speed_table([row])
     assert len(lines[0]) == len(header)
+
+
+def test_rows_of_sparse_ops_count_what_zeros_leave() -> None:
+    second = measure.Timing(1.0, 1.0, 0.0, 1, 1, 0)
+    dense, sparse = (report.Row(op, measure.Shape(2, 16, 32), 1, False, "cache", second, second) for op in ("linear_f32", "linear_nm"))
+    assert sparse.gops == dense.gops / 2
+    assert (dense.bound, sparse.bound) == ("read 2 KiB", "reading")
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -88,6 +88,23 @@ def _linear_f32(shape: Shape, threads: int) -> tuple[Maker, int]:
     return make, dense.nbytes
 
 
+def _linear_sparse(prune: Callable[[Any], Any], form: Callable[[Any], Any], shape: Shape, threads: int) -> tuple[Maker, int]:
+    x, bias, y = _floats(shape.m, shape.k), _floats(shape.n), _out(shape.m, shape.n, np.float32)
+    w = form(prune(_floats(shape.n, shape.k)))
+    stored = w.nbytes
+
+    def make() -> Call:
+        own = copy.deepcopy(w)
+
+        def call() -> object:
+            return ec.linear(x, own, bias, activation="relu", out=y, threads=threads)
+
+        call()  # some forms derive another one when they meet x
+        return call
+
+    return make, stored
+
+
 def _numpy_f32(shape: Shape, threads: int) -> tuple[Maker, int]:
     x, dense, y = _floats(shape.m, shape.k), _floats(shape.n, shape.k), np.ones((shape.m, shape.n), np.float32)
 
@@ -98,15 +115,26 @@ def _numpy_f32(shape: Shape, threads: int) -> tuple[Maker, int]:
     return make, dense.nbytes
 
 
+_CSR = functools.partial(ec.prune, sparsity=0.9)
+_NM, _NM16 = (functools.partial(ec.prune, pattern="2:4", block=block) for block in (1, 16))
+
 OPS: dict[str, Callable[[Shape, int], tuple[Maker, int]]] = {
     "linear_int8": _linear_int8,  # Int8Weight, bias and ReLU; x is quantised in every call
     "linear_int4": functools.partial(_linear_grouped, 4, 32),  # Int4Weight, groups of 32, float16 scales
     "linear_int4_g128": functools.partial(_linear_grouped, 4, 128),
     "linear_int8_g32": functools.partial(_linear_grouped, 8, 32),  # GroupedInt8Weight
+    "linear_csr": functools.partial(_linear_sparse, _CSR, ec.to_csr),  # nine of ten weights are zeros
+    "linear_csr8": functools.partial(_linear_sparse, _CSR, functools.partial(ec.to_csr, bits=8)),
+    "linear_nm": functools.partial(_linear_sparse, _NM, functools.partial(ec.to_nm, pattern="2:4", block=1)),
+    "linear_nm8": functools.partial(_linear_sparse, _NM, functools.partial(ec.to_nm, pattern="2:4", block=1, bits=8)),
+    "linear_nm_b16": functools.partial(_linear_sparse, _NM16, functools.partial(ec.to_nm, pattern="2:4", block=16)),
     "matmul_int8": _matmul_int8,  # int8 x int8 -> int32
     "linear_f32": _linear_f32,  # DenseWeight (packed once), bias and ReLU
     "numpy_f32": _numpy_f32,  # matmul alone: the baseline
 }
+LEFT = {"linear_csr": 0.1, "linear_csr8": 0.1, "linear_nm": 0.5, "linear_nm8": 0.5, "linear_nm_b16": 0.5}
+"""The share of a product's operations that zeros leave."""
+FLOAT32 = ("linear_f32", "numpy_f32", "linear_csr", "linear_nm", "linear_nm_b16")
 
 
 @functools.cache
@@ -122,7 +150,7 @@ def _probe(loop: str, threads: int, nbytes: int = 0) -> Probe:
 
 def arithmetic(op: str, threads: int) -> str:
     """The loop of an op's arithmetic on this CPU. int8: dot products where it has them, else multiply and add."""
-    if op in ("linear_f32", "numpy_f32"):
+    if op in FLOAT32:
         return "fma_f32"
     return "dot_s8" if _probe("dot_s8", threads).exists else "chain_s8"
 
@@ -147,7 +175,7 @@ def bound(op: str, shape: Shape, weight_bytes: int, threads: int, cold: bool) ->
     compute, memory = arithmetic(op, threads), "DRAM" if cold else "cache"
     computing, operations = peak(compute, shape, weight_bytes, threads)
     reading, nbytes = peak(memory, shape, weight_bytes, threads)
-    if computing and reading and nbytes / reading() > operations / computing():
+    if computing and reading and nbytes / reading() > LEFT.get(op, 1) * operations / computing():
         return memory
     return compute
 
@@ -164,7 +192,8 @@ def candidate(op: str, shape: Shape, threads: int, *, cold: bool = False, agains
         return Candidate(op, run, shape.operations, settle=NUMPY_SETTLE if threads > 1 or not limits_numpy() else 0.0)
     against = against or bound(op, shape, weight_bytes, threads, cold)
     probe, work = peak(against, shape, weight_bytes, threads)
-    return Candidate(op, run, work, probe, against=against)
+    left = LEFT.get(op, 1) if work == shape.operations else 1
+    return Candidate(op, run, left * work, probe, against=against)
 
 
 def compare(

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import numpy as np
 
 import edgecomp as ec
-from edgecomp.measure.candidates import limits_numpy
+from edgecomp.measure.candidates import LEFT, limits_numpy
 from edgecomp.measure.roof import Roof
 from edgecomp.measure.shapes import Shape
 from edgecomp.measure.timing import Timing
@@ -38,12 +38,14 @@ class Row:
 
     @property
     def gops(self) -> float:
-        """10^9 operations per second."""
-        return self.shape.operations / self.timing.median / 1e9
+        """10^9 operations per second, those with zeros that are left out not counted."""
+        return LEFT.get(self.op, 1) * self.shape.operations / self.timing.median / 1e9
 
     @property
     def bound(self) -> str:
         """What bounds it, in short: arithmetic, or reading as many bytes as the weights have."""
+        if self.op in LEFT:
+            return BOUNDS.get(self.against, "reading")
         weight_bytes = self.shape.n * self.shape.k * (4 if self.op.endswith("_f32") else 1)
         return BOUNDS.get(self.against, f"read {size(weight_bytes)}")
 
