@@ -3,6 +3,7 @@
     pip install ".[examples]"
     python examples/minilm.py "A cat sits on the mat." "The kitten rests." "Stocks fell."
     python examples/minilm.py --evaluate           # against people's judgement, and against float32
+    python examples/minilm.py --evaluate --weights csr --sparsity 0.5
     python examples/minilm.py --bench --threads 2  # against NumPy and, where installed, onnxruntime
 
 The model is downloaded once by examples/fetch.py, or given: --model DIR, with model.safetensors and tokenizer.json.
@@ -29,11 +30,29 @@ from edgecomp.measure import report
 
 Float32 = npt.NDArray[np.float32]
 
-FORMS: dict[str, Callable[[Float32], Any]] = {  # what a float32 matrix [N, K] becomes
+SPARSITY = 0.9  # of csr and csr8
+
+
+def csr(w: Float32, bits: int | None = None, sparsity: float = SPARSITY) -> ec.CSRWeight:
+    """The largest weights, wherever they are; pruned at once, without the training that would repair it."""
+    return ec.to_csr(ec.prune(w, sparsity), bits)
+
+
+def nm(w: Float32, block: int = 1, bits: int | None = None) -> ec.NMWeight:
+    """The two largest of every four; the same two for a block of outputs."""
+    return ec.to_nm(ec.prune(w, pattern="2:4", block=block), "2:4", block, bits)
+
+
+FORMS: dict[str, Callable[..., Any]] = {  # what a float32 matrix [N, K] becomes
     "numpy": np.ascontiguousarray,  # NumPy's matmul: the baseline
     "float32": ec.pack,
     "int8": functools.partial(ec.quantize, bits=8),
     "int4": functools.partial(ec.quantize, bits=4, group_size=32, method="mse"),
+    "csr": csr,
+    "csr8": functools.partial(csr, bits=8),
+    "nm": nm,
+    "nm8": functools.partial(nm, bits=8),
+    "nm16": functools.partial(nm, block=16),
 }
 LAYERS, HEADS, MOST_TOKENS = 6, 12, 256
 TOGETHER = 1024  # tokens that go through the layers at once
@@ -53,7 +72,7 @@ class Layer(NamedTuple):
 class Encoder:
     """Sentences to unit vectors of 384 float32. Sentences do not influence each other: there is no padding."""
 
-    def __init__(self, folder: Path, weights: str = "int8", threads: int | None = None) -> None:
+    def __init__(self, folder: Path, weights: str = "int8", threads: int | None = None, sparsity: float = SPARSITY) -> None:
         from safetensors.numpy import load_file
         from threadpoolctl import ThreadpoolController
         from tokenizers import Tokenizer
@@ -73,7 +92,8 @@ class Encoder:
         self.words = t["embeddings.word_embeddings.weight"]
         self.places = t["embeddings.position_embeddings.weight"] + t["embeddings.token_type_embeddings.weight"][0]
         self.norm = t["embeddings.LayerNorm.weight"], t["embeddings.LayerNorm.bias"]
-        self.layers = [self._layer(t, f"encoder.layer.{i}.", FORMS[weights]) for i in range(LAYERS)]
+        form = functools.partial(FORMS[weights], sparsity=sparsity) if weights in ("csr", "csr8") else FORMS[weights]
+        self.layers = [self._layer(t, f"encoder.layer.{i}.", form) for i in range(LAYERS)]
 
     @staticmethod
     def _layer(t: dict[str, Float32], at: str, form: Callable[[Float32], Any]) -> Layer:
@@ -224,6 +244,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Sentence vectors by all-MiniLM-L6-v2 on edgecomp.")
     parser.add_argument("text", nargs="*", help="sentences to compare")
     parser.add_argument("--weights", choices=FORMS, default="int8", help="form of the weights (int8)")
+    parser.add_argument("--sparsity", type=float, default=SPARSITY, help=f"share of zeros of csr and csr8 ({SPARSITY})")
     parser.add_argument("--model", type=Path, metavar="DIR", help="folder with model.safetensors and tokenizer.json")
     parser.add_argument("--threads", type=int, default=ec.get_num_threads(), help="1..1024 (what edgecomp uses by default)")
     parser.add_argument("--evaluate", action="store_true", help="correlation with people's judgement, cosine to float32")
@@ -234,6 +255,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("give sentences, --evaluate or --bench")
     if not 1 <= given.threads <= 1024:
         parser.error(f"--threads is {given.threads}, wanted 1..1024")
+    if not 0 <= given.sparsity <= 1:
+        parser.error(f"--sparsity is {given.sparsity}, wanted 0..1")
     try:
         document = run(given)
     except fetch.Unavailable as error:
@@ -249,7 +272,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     folder, document, table = model(given.model), {"weights": given.weights, "threads": given.threads}, report.print_table
     if given.json:
         table = lambda *_: None  # noqa: E731
-    encoder = Encoder(folder, given.weights, given.threads)
+    encoder = Encoder(folder, given.weights, given.threads, given.sparsity)
     if given.text:
         similarity = (vectors := encoder.embed(given.text)) @ vectors.T
         document["similarity"] = similarity.tolist()
@@ -262,7 +285,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     if given.bench:
         import minilm_bench
 
-        times = document["seconds"] = minilm_bench.bench(folder, given.threads)
+        times = document["seconds"] = minilm_bench.bench(folder, given.threads, given.sparsity)
         rows = [[name, *(f"{1e3 * t:.2f} ms ({times['numpy'][n] / t:.2f}x)" for n, t in of.items())] for name, of in times.items()]
         table(f"One sentence, --threads {given.threads}", ["engine", *(f"{n} tokens" for n in times["numpy"])], rows)
     return document

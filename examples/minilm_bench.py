@@ -18,13 +18,14 @@ import numpy as np
 from minilm import FORMS, Encoder
 
 LENGTHS, ROUNDS, SLICE = (16, 128, 256), 5, 0.1  # tokens; medians over rounds of so many seconds
+SETTLE = 0.05  # seconds until an engine's idle threads no longer spin
 ENGINES = {"onnxruntime float32": "float32.onnx", "onnxruntime int8": "int8.onnx"}
 
 
-def engine(name: str, folder: Path, scratch: Path, threads: int) -> Callable[[Sequence[int]], Any]:
+def engine(name: str, folder: Path, scratch: Path, threads: int, sparsity: float) -> Callable[[Sequence[int]], Any]:
     """What --bench times: a function of one sentence's tokens."""
     if name in FORMS:
-        encoder = Encoder(folder, name, threads)
+        encoder = Encoder(folder, name, threads, sparsity)
         return lambda ids: encoder.embed_ids([ids])
     return session(scratch, name, threads)
 
@@ -43,7 +44,7 @@ def serve(connection: Any, *arguments: Any) -> None:
         connection.send((time.perf_counter() - start) / calls)
 
 
-def bench(folder: Path, threads: int) -> dict[str, dict[int, float]]:
+def bench(folder: Path, threads: int, sparsity: float) -> dict[str, dict[int, float]]:
     """Median seconds a sentence: engine, tokens. The engines take turns."""
     spawn = multiprocessing.get_context("spawn")
     times: dict[str, dict[int, list[float]]] = {}
@@ -51,12 +52,13 @@ def bench(folder: Path, threads: int) -> dict[str, dict[int, float]]:
         scratch, pipes = Path(name), {}
         for name in [*FORMS, *prepare(folder, scratch)]:
             pipes[name], end = spawn.Pipe()
-            spawn.Process(target=serve, args=(end, name, folder, scratch, threads), daemon=True).start()
+            spawn.Process(target=serve, args=(end, name, folder, scratch, threads, sparsity), daemon=True).start()
             pipes[name].recv()
         for tokens in LENGTHS * ROUNDS:
             for name, pipe in pipes.items():
                 pipe.send(tokens)
                 times.setdefault(name, {}).setdefault(tokens, []).append(pipe.recv())
+                time.sleep(SETTLE)
         for pipe in pipes.values():
             pipe.send(0)
     return {name: {tokens: statistics.median(all_) for tokens, all_ in of.items()} for name, of in times.items()}

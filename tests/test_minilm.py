@@ -69,6 +69,16 @@ def test_int8_is_close(minilm: ModuleType, encoder: Callable[[str], Any]) -> Non
     assert found["pearson"] == pytest.approx(found["float32_pearson"], abs=0.01)
 
 
+@pytest.mark.parametrize(("form", "kind", "cosine"), [("csr8", ec.CSRWeight, 0.85), ("nm16", ec.NMWeight, 0.1)])
+def test_pruned_at_once(form: str, kind: type, cosine: float, minilm: ModuleType, fetched: Path, encoder: Callable[[str], Any]) -> None:
+    """What pruning costs without training: some of the meaning stays."""
+    pruned = minilm.Encoder(fetched, form, sparsity=0.3)
+    assert type(pruned.layers[0].up[0]) is kind
+    assert pruned.layers[0].up[0].density == pytest.approx(0.7 if form == "csr8" else 0.5, abs=0.02)
+    found = minilm.evaluate(pruned, encoder("float32"))
+    assert cosine < found["mean_cosine"] < 0.9999
+
+
 @pytest.mark.parametrize("form", ["numpy", "float32", "int8"])
 def test_sentences_do_not_influence_each_other(form: str, encoder: Callable[[str], Any]) -> None:
     texts = ["one", "a longer sentence, of a few more words", "", "word " * 300] * 3  # more than go through the layers at once
@@ -118,6 +128,7 @@ def test_prints_similarities(minilm: ModuleType, fetched: Path, capsys: pytest.C
         ([], "give sentences, --evaluate or --bench"),
         (["x", "--threads", "0"], "--threads is 0, wanted 1..1024"),
         (["x", "--weights", "int3"], "invalid choice: 'int3'"),
+        (["x", "--weights", "csr", "--sparsity", "90"], "--sparsity is 90.0, wanted 0..1"),
     ],
 )
 def test_bad_arguments(argv: list[str], said: str, minilm: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
