@@ -25,6 +25,8 @@ K_MAX_UINT8, K_MAX_INT8 = 66311, 132104
 def _weight(w: Any) -> Weight | arrays.Float32:
     if isinstance(w, Weight):
         return w
+    if hasattr(w, "tocsr"):
+        return CSRWeight.from_scipy(w)
     a = arrays.to_float32(w, "linear: w")
     if a.ndim != 2:
         raise ValueError(f"linear: w has shape {a.shape}, wanted [out_features, in_features]")
@@ -72,8 +74,8 @@ def linear(
 
     Args:
         x: float32 [..., K] (float16 and float64 are converted), or QuantizedRows.
-        w: Int8Weight, Int4Weight, GroupedInt8Weight, CSRWeight, NMWeight, DenseWeight, or a float32 array [N, K] (packed anew at each call:
-            `pack` it once).
+        w: Int8Weight, Int4Weight, GroupedInt8Weight, CSRWeight, NMWeight, DenseWeight; or a float32 array [N, K], which is packed
+            anew at each call (`pack` it once), or a SciPy sparse matrix, of which a CSRWeight is (`CSRWeight.from_scipy` builds it once).
         bias: float32 [N], or None.
         activation: None, "relu", "relu6", "leaky_relu" (slope 0.01), "hardswish", "hardsigmoid", "gelu", "gelu_tanh", "silu",
             "tanh" or "sigmoid".
@@ -343,6 +345,8 @@ def explain(x: Any, w: Any, *, compute: str | None = None, threads: int | None =
     if quantized:
         _rows_fit(x, weight, how)
     notes += ["x: quantised already"] if quantized else _conversions("x", given, arrays.rows(x))
+    if weight is not w and isinstance(weight, CSRWeight):
+        notes.append("w: a CSRWeight is built at each call; edgecomp.CSRWeight.from_scipy(w) does it once")
     if isinstance(weight, np.ndarray):
         notes += _conversions("w", arrays.to_numpy(w, "linear: w"), weight)
     if arrays.is_mapped(weight if isinstance(weight, np.ndarray) else next(iter(weight.arrays().values()))):

@@ -143,18 +143,20 @@ def prune_channels(
 
     Args:
         layers: arrays by name: weights float32 [N, K] under the names in `chain`, the bias of "fc1" as "fc1.bias" if it has one.
-            Others pass through.
+            Others pass through. Weights of a convolution come as [N, C * height * width].
         chain: names of layers in the order they run, each reading the outputs of the one before. Each but the last loses channels. A
             layer may read r inputs for each output of the one before (K = r * N, a flattened image): they go together.
         sparsity: share of the channels to remove in each, 0..1; at least one stays.
-        scores: importance of the channels, name -> floats [N]. By default the Euclidean length of a channel's weights.
+        scores: importance of the channels, name -> real numbers [N] without NaN; for some of the layers that lose channels, or all. By
+            default the Euclidean length of a channel's weights. Among equal scores the first go.
 
     Returns:
         A new dict of the same names.
 
     Raises:
-        KeyError: a name in `chain` that is no layer.
-        TypeError, ValueError: arrays that do not fit each other; a layer that is twice in the chain.
+        KeyError: a name in `chain` that is no layer, or in `scores` that loses no channels.
+        TypeError, ValueError: arrays that do not fit each other or are not finite; a layer that is twice in the chain; a sparsity
+            outside 0..1.
 
     Example:
         >>> import numpy as np, edgecomp as ec
@@ -165,11 +167,16 @@ def prune_channels(
     """
     where = "prune_channels"
     share = _share(sparsity, where)
-    if isinstance(chain, str) or len(chain) < 2 or len(set(chain)) != len(chain):
+    if not isinstance(layers, Mapping):
+        raise TypeError(f"{where}: layers is a {type(layers).__name__}, wanted a mapping of names to arrays")
+    if isinstance(chain, str) or not isinstance(chain, Sequence) or len(chain) < 2 or len(set(chain)) != len(chain):
         raise ValueError(f"{where}: chain is {chain!r}, wanted at least two different names of layers")
     for name in chain:
         if name not in layers:
             raise KeyError(f"{where}: chain names {name!r}, which is no layer")
+    for name in scores or ():
+        if name not in chain[:-1]:
+            raise KeyError(f"{where}: scores names {name!r}, which loses no channels")
     out = dict(layers)
     out.update({name: weight_array(layers[name], f"{where}: {name}") for name in chain})
     for name, following in itertools.pairwise(chain):
@@ -177,14 +184,23 @@ def prune_channels(
         n, k = len(a), b.shape[1]
         if n == 0 or k % n:
             raise ValueError(f"{where}: {name!r} has {n} outputs, {following!r} {k} inputs, wanted a multiple")
-        lengths = np.linalg.norm(a.astype(np.float64), axis=1)
+        ranks = np.linalg.norm(a.astype(np.float64), axis=1)
         if scores is not None and name in scores:
-            lengths = arrays.vector(scores[name], n, f"{where}: scores[{name!r}]")
-            if np.isnan(lengths).any():
-                raise ValueError(f"{where}: scores[{name!r}] has NaN")
-        keep = ~_smallest(lengths, min(_count(share, n), n - 1))
+            ranks = _channel_scores(scores[name], n, f"{where}: scores[{name!r}]")
+        keep = ~_smallest(ranks, min(_count(share, n), n - 1))
         out[name] = a[keep]
         if f"{name}.bias" in layers:
             out[f"{name}.bias"] = arrays.vector(layers[f"{name}.bias"], n, f"{where}: {name}.bias")[keep]
         out[following] = b[:, np.repeat(keep, k // n)]
     return out
+
+
+def _channel_scores(scores: Any, n: int, where: str) -> npt.NDArray[Any]:
+    a = np.asarray(scores) if isinstance(scores, (list, tuple)) else arrays.to_numpy(scores, where)
+    if a.dtype.kind not in "fiu":
+        raise TypeError(f"{where} has dtype {a.dtype}, wanted real numbers")
+    if a.shape != (n,):
+        raise ValueError(f"{where} has shape {a.shape}, wanted ({n},)")
+    if np.isnan(a).any():
+        raise ValueError(f"{where} has NaN")
+    return a

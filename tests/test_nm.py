@@ -129,6 +129,8 @@ BAD = [
     (ValueError, "pattern is '3:2'", {"pattern": "3:2"}),
     (ValueError, "block is 2", {"block": 2}),
     (TypeError, "shape is 6", {"shape": 6}),
+    (ValueError, r"shape is \(1099511627776, 1099511627776\)", {"shape": (2**40, 2**40)}),
+    (ValueError, r"shape is \(-2, 6\)", {"shape": (-2, 6)}),
     (ValueError, "values has shape", {"values": np.ones((3, 5), f)}),
     (TypeError, "values has dtype int32", {"values": np.ones((2, 4), np.int32)}),
     (ValueError, r"values\[1, 2\] is nan", {"values": np.array([[1] * 4, [1, 1, np.nan, 1]], f)}),

@@ -76,14 +76,62 @@ def test_channels_by_score_and_one_stays():
     assert ec.prune_channels(layers, ["a", "b"], 0)["b"].shape == (2, 3)
 
 
+def test_channels_make_arrays_smaller():
+    """What is pruned is gone: own memory, ready for `pack` and `quantize`. The caller's arrays stay."""
+    layers = {"a": rng.standard_normal((64, 32)).astype(f), "a.bias": np.arange(64, dtype=f), "b": rng.standard_normal((16, 64)).astype(f)}
+    before = {name: a.copy() for name, a in layers.items()}
+    small = ec.prune_channels(layers, ("a", "b"), 0.75)
+    assert {name: a.nbytes for name, a in small.items()} == {name: a.nbytes // 4 for name, a in layers.items()}
+    assert all(a.base is None or a.base.nbytes == a.nbytes for a in small.values())
+    assert ec.quantize(small["a"]).nbytes == ec.quantize(layers["a"]).nbytes // 4
+    kept = small["a.bias"].astype(int)  # which they are
+    assert (np.diff(kept) > 0).all()
+    assert set(kept) == set(np.argsort(np.linalg.norm(layers["a"], axis=1))[-16:])
+    assert_bits(small["a"], layers["a"][kept])
+    assert_bits(small["b"], layers["b"][:, kept])
+    for name, a in layers.items():
+        assert_bits(a, before[name])
+
+
+def test_channels_of_a_convolution():
+    """Each channel of 3 x 3 inputs goes as a whole."""
+    layers = {"conv": np.eye(4, 9, dtype=f), "fc": np.arange(36, dtype=f)[None]}
+    small = ec.prune_channels(layers, ["conv", "fc"], 0.5, scores={"conv": [9, 1, 8, 2]})
+    assert_bits(small["fc"], np.r_[0:9, 18:27].astype(f)[None])
+
+
 def test_channels_refused():
     layers = {"a": np.ones((3, 4), f), "b": np.ones((2, 4), f)}
-    for chain in ("ab", ["a"], ["a", "a"]):
+    for chain in ("ab", ["a"], ["a", "a"], 7, None, {"a", "b"}):
         with pytest.raises(ValueError, match="prune_channels: chain is"):
             ec.prune_channels(layers, chain, 0.5)
     with pytest.raises(KeyError, match="names 'z', which is no layer"):
         ec.prune_channels(layers, ["a", "z"], 0.5)
     with pytest.raises(ValueError, match="'a' has 3 outputs, 'b' 4 inputs"):
         ec.prune_channels(layers, ["a", "b"], 0.5)
-    with pytest.raises(ValueError, match=r"scores\['b'\] has NaN"):
-        ec.prune_channels(layers | {"c": np.ones((1, 2), f)}, ["b", "c"], 0.5, scores={"b": np.array([1, np.nan], f)})
+    with pytest.raises(TypeError, match="layers is a list, wanted a mapping"):
+        ec.prune_channels([1, 2], ["a", "b"], 0.5)
+    for sparsity in (-0.1, 1.1, np.nan, True, "0.5", None):
+        with pytest.raises(ValueError, match="prune_channels: sparsity is"):
+            ec.prune_channels(layers, ["a", "b"], sparsity)
+    layers["b"] = np.ones((2, 3), f)
+    for change, error, message in (
+        ({"a": np.ones((3, 4), int)}, TypeError, "prune_channels: a: w has dtype int64"),
+        ({"a": np.ones((3, 2, 2), f)}, ValueError, r"prune_channels: a: w has shape \(3, 2, 2\)"),
+        ({"b": np.full((2, 3), np.nan, f)}, ValueError, r"prune_channels: b: w\[0, 0\] is nan"),
+        ({"a": ec.pack(np.ones((3, 4), f))}, TypeError, "prune_channels: a: w is a DenseWeight"),
+        ({"a": np.ones((0, 4), f)}, ValueError, "'a' has 0 outputs"),
+        ({"a.bias": np.ones(4, f)}, ValueError, r"prune_channels: a.bias has shape \(4,\), wanted \(3,\)"),
+        ({"a.bias": np.ones(3, int)}, TypeError, "prune_channels: a.bias has dtype int64"),
+    ):
+        with pytest.raises(error, match=message):
+            ec.prune_channels(layers | change, ["a", "b"], 0.5)
+    for scores, error, message in (
+        ({"a": np.array([1, np.nan, 2])}, ValueError, r"scores\['a'\] has NaN"),
+        ({"a": [1, 2]}, ValueError, r"scores\['a'\] has shape \(2,\), wanted \(3,\)"),
+        ({"a": ["1", "2", "3"]}, TypeError, r"scores\['a'\] has dtype"),
+        ({"b": [1, 2]}, KeyError, "scores names 'b', which loses no channels"),
+        ({"z": [1, 2]}, KeyError, "scores names 'z', which loses no channels"),
+    ):
+        with pytest.raises(error, match=message):
+            ec.prune_channels(layers, ["a", "b"], 0.5, scores=scores)

@@ -115,6 +115,22 @@ def test_huge_and_empty_shapes():
         assert w.density == 1.0
 
 
+def test_too_many_entries():
+    """Counted, not looked at: 2**31 ones that take no memory."""
+    ones, where = np.broadcast_to(f(1), 2**31), np.broadcast_to(np.int8(0), 2**31)
+    with pytest.raises(ValueError, match=r"from_arrays: data has 2147483648 entries, at most 2147483647 are supported"):
+        CSRWeight.from_arrays(ones, where, [0, 2**31], (1, 4))
+
+
+@pytest.mark.parametrize("bits", [None, 8])
+@pytest.mark.parametrize("w", [np.zeros((5, 7), f), np.ones((5, 7), f), np.diag(np.arange(3)).astype(f)])
+def test_no_zeros_all_zeros_and_empty_rows(w, bits):
+    sparse_w = ec.to_csr(w, bits)
+    assert sparse_w.nnz == np.count_nonzero(w)
+    np.testing.assert_allclose(sparse_w.dequantize(), w, rtol=1e-6)
+    np.testing.assert_allclose(ec.linear(np.eye(w.shape[1], dtype=f), sparse_w), w.T, atol=1e-2)
+
+
 @pytest.mark.parametrize("kind", ["csr", "csc", "coo", "bsr", "lil", "dok", "dia"])
 def test_scipy_formats(kind):
     w = matrix(12, 8, 0.3)
@@ -127,7 +143,7 @@ def test_scipy_formats(kind):
 def test_scipy_dtypes():
     w = matrix(6, 5, 0.5)
     assert_bits(CSRWeight.from_scipy(sparse.csr_array(w.astype(np.float64))).dequantize(), w)
-    for dtype in (bool, np.int32, np.uint8, np.complex64):
+    for dtype in (bool, np.int32, np.int64, np.uint8, np.complex64):
         with pytest.raises(TypeError, match="from_scipy: a has dtype"):
             CSRWeight.from_scipy(sparse.csr_array(w.astype(dtype)))
     q = np.array([[1, 0, -127], [0, 5, 0]], np.int8)
@@ -136,6 +152,24 @@ def test_scipy_dtypes():
         CSRWeight.from_scipy(sparse.csr_array(q))
     with pytest.raises(TypeError, match="ndarray, wanted a SciPy sparse"):
         CSRWeight.from_scipy(w)
+    half = sparse.csr_array(w)
+    half.data = half.data.astype(np.float16)  # SciPy itself makes none
+    assert_bits(CSRWeight.from_scipy(half).dequantize(), w.astype(np.float16).astype(f))
+    if np.longdouble().itemsize > 8:
+        with pytest.raises(TypeError, match=r"from_scipy: data has dtype float128"):
+            CSRWeight.from_scipy(sparse.csr_array(w.astype(np.longdouble)))
+    with pytest.raises(ValueError, match="from_scipy: a has shape"):
+        CSRWeight.from_scipy(sparse.coo_array(w[0]))
+
+
+def test_scipy_matrices_run_as_they_are_and_explain_says_what_that_costs():
+    x, w = rng.standard_normal((3, 8)).astype(f), matrix(5, 8, 0.5)
+    assert_bits(ec.linear(x, sparse.csc_array(w)), ec.linear(x, ec.to_csr(w)))
+    notes = ec.explain(x, sparse.csr_array(w)).notes
+    assert notes[0] == "w: a CSRWeight is built at each call; edgecomp.CSRWeight.from_scipy(w) does it once"
+    assert ec.explain(x, ec.to_csr(w)).notes == notes[1:]
+    with pytest.raises(TypeError, match="a has dtype int64"):
+        ec.linear(x, sparse.csr_array(w.astype(np.int64)))
 
 
 def test_scipy_matrices_that_are_not_canonical():
