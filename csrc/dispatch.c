@@ -31,7 +31,7 @@ static unsigned detect(void)
     unsigned a, b, c, d, found = 1u << SCALAR;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE))
         return found;
-    const int fma = c & bit_FMA && c & bit_F16C;
+    const int fma = c & bit_FMA && c & bit_F16C && c & bit_PCLMUL; /* every CPU with AVX2 has all three */
     unsigned xcr0, high;
     __asm__("xgetbv" : "=a"(xcr0), "=d"(high) : "c"(0)); /* which registers the OS saves: 6 is YMM, E0 adds ZMM and masks */
     if ((xcr0 & 6) != 6 || !__get_cpuid_count(7, 0, &a, &b, &c, &d))
@@ -94,6 +94,7 @@ ec_gather_s8_fn ec_gather_s8_scalar, ec_gather_s8_avx2;
 ec_transpose_f32_fn ec_transpose_f32_scalar, ec_transpose_f32_avx2, ec_transpose_f32_neon;
 ec_expand_s8_fn ec_expand_s8_scalar, ec_expand_s8_avx2, ec_expand_s8_neon;
 ec_activation_fn ec_activation_scalar, ec_activation_avx2, ec_activation_avx512, ec_activation_neon;
+ec_crc32_fn ec_crc32_avx2, ec_crc32_neondot;
 extern const ec_kd_loss_impl ec_kd_loss_scalar, ec_kd_loss_avx2, ec_kd_loss_avx512, ec_kd_loss_neon;
 
 static const struct { int isa; ec_gemm_s8c_impl impl; } GEMM_S8C[] = {
@@ -250,6 +251,15 @@ static const struct { int isa; const ec_kd_loss_impl *impl; } KD_LOSS[] = {
     {SCALAR, &ec_kd_loss_scalar},
 };
 
+static const struct { int isa; ec_crc32_fn *fn; } CRC32[] = {
+#ifdef EC_X86
+    {AVX2, ec_crc32_avx2},
+#elif defined(EC_ARM64)
+    {NEONDOT, ec_crc32_neondot}, /* Armv8.2, and CRC-32 is part of Armv8.1 */
+#endif
+    {SCALAR, ec_crc32_scalar},
+};
+
 /* ---- the choice ------------------------------------------------------------------------------------------------------ */
 
 static _Atomic unsigned usable; /* bit per line; 0: not asked yet. The scalar bit is always set. */
@@ -285,6 +295,7 @@ ec_transpose_f32_fn *ec_use_transpose_f32(void) { CHOOSE(TRANSPOSE_F32, i) retur
 ec_expand_s8_fn *ec_use_expand_s8(void) { CHOOSE(EXPAND_S8, i) return EXPAND_S8[i].fn; }
 ec_activation_fn *ec_use_activation(void) { CHOOSE(ACTIVATION, i) return ACTIVATION[i].fn; }
 const ec_kd_loss_impl *ec_use_kd_loss(void) { CHOOSE(KD_LOSS, i) return KD_LOSS[i].impl; }
+ec_crc32_fn *ec_use_crc32(void) { CHOOSE(CRC32, i) return CRC32[i].fn; }
 
 const char *ec_variant(const char *op)
 {
@@ -298,6 +309,7 @@ const char *ec_variant(const char *op)
     CHOOSE(QUANTIZE_GROUPS, groups)
     CHOOSE(ACTIVATION, act)
     CHOOSE(KD_LOSS, kd)
+    CHOOSE(CRC32, crc)
     if (!strcmp(op, "gemm_s8c") || !strcmp(op, "spmm_nm8")) /* the same tiles */
         return ISA_NAMES[GEMM_S8C[s8c].isa];
     if (!strcmp(op, "gemm_f32") || !strcmp(op, "spmm_nm"))
@@ -318,6 +330,8 @@ const char *ec_variant(const char *op)
         return ISA_NAMES[ACTIVATION[act].isa];
     if (!strcmp(op, "kd_loss"))
         return ISA_NAMES[KD_LOSS[kd].isa];
+    if (!strcmp(op, "crc32"))
+        return ISA_NAMES[CRC32[crc].isa];
     return NULL;
 }
 

@@ -251,6 +251,12 @@ int ec_kd_loss_threads(int64_t m, int64_t n, int64_t k, int threads); /* k is no
 int ec_kd_loss(int64_t m, int64_t n, const float *student, int64_t lds, const float *teacher, int64_t ldt, const int64_t *labels,
                const double *weight, const ec_kd *how, double *loss, float *grad, int64_t ldg, int threads, void *workspace, size_t size);
 
+/* ---- files --------------------------------------------------------------------------------------------------------- */
+
+/* The CRC-32 of ZIP and zlib: of `size` bytes, continuing from crc, that of the bytes before them (0 at the start). On the caller's
+ * thread. */
+uint32_t ec_crc32(uint32_t crc, const void *data, int64_t size);
+
 /* ---- this machine's peaks ------------------------------------------------------------------------------------------ */
 
 enum { EC_ROOF_DOT_S8, EC_ROOF_CHAIN_S8, EC_ROOF_FMA_F32, EC_ROOF_READ, EC_ROOF_COPY };

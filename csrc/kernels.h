@@ -127,6 +127,10 @@ enum { EC_STRIP = 32 }; /* outputs of a record */
  * int32 sum[mr] of the q. The last group is as long as the others; what is beyond k is zeros. */
 static inline int64_t ec_group_bytes(int64_t group, int64_t rows) { return (group + 8) * rows; }
 
+/* The remainder after these bytes, from the one before; ones at the start and complemented at the end by the driver. */
+typedef uint32_t ec_crc32_fn(uint32_t crc, const uint8_t *data, int64_t size);
+ec_crc32_fn ec_crc32_scalar; /* the others end with it */
+
 typedef void ec_quantize_groups_fn(int mr, int64_t k, int64_t group, const float *x, int64_t ldx, int8_t *panel);
 
 /* The arithmetic of a group, once for all ISAs. Returns what to multiply x with: 0 for a group of zeros, and one that is not finite. */
@@ -406,6 +410,7 @@ ec_transpose_f32_fn *ec_use_transpose_f32(void);
 ec_expand_s8_fn *ec_use_expand_s8(void);
 ec_activation_fn *ec_use_activation(void);
 const ec_kd_loss_impl *ec_use_kd_loss(void);
+ec_crc32_fn *ec_use_crc32(void);
 
 /* ---- threads.c --------------------------------------------------------------------------------------------------- */
 

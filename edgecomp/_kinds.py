@@ -278,8 +278,10 @@ def kind_of(w: Weight) -> Any:
 def dims(keys: Keys) -> tuple[int, ...]:
     """The shape in a manifest entry."""
     shape = keys.get("shape")
-    if not isinstance(shape, list) or not all(isinstance(d, int) and not isinstance(d, bool) and d >= 0 for d in shape):
+    if not isinstance(shape, list) or not all(type(d) is int and 0 <= d < 2**63 for d in shape):
         raise ValueError(f"shape is {str(shape)[:80]}, wanted a list of whole numbers from 0 on")
+    if len(shape) > 64:
+        raise ValueError(f"shape has {len(shape)} dimensions, at most 64 are possible")
     return tuple(shape)
 
 

@@ -19,7 +19,8 @@ NOTHING, READS, ALL = range(3)  # what a loop may do on the stack
 # What a loop of the op must contain to count; how many of it in the largest loop (the sums of the largest tile: fewer mean
 # that the tile was not unrolled); and what is no spilled sum: constants and a row's scale, of which there are more than
 # registers, in the AVX2 quantiser the bytes on their way to the panel, in the grouped AVX2 tiles the sums, by design, a few of
-# them where AVX2 multiplies grouped weights with three rows of floats, and the sums in double and row ends of the distillation loss.
+# them where AVX2 multiplies grouped weights with three rows of floats, and the sums in double and row ends of the distillation loss,
+# and the last 16 bytes of a CRC, which gcc's order of blocks draws into what looks like a loop.
 WORK = {
     ("gemm_s8c", "avx2"): ("vpmaddubsw", 12, NOTHING),
     ("gemm_s8c", "avxvnni"): ("vpdpbusd", 12, NOTHING),
@@ -47,6 +48,7 @@ WORK = {
     ("activation", "avx512"): ("vfmadd", 5, READS),
     ("kd_loss", "avx2"): ("vfmadd", 16, ALL),
     ("kd_loss", "avx512"): ("vfmadd", 16, ALL),
+    ("crc32", "avx2"): ("vpclmul", 8, ALL),
     ("roof", "avx2"): ("vfmadd|vpmaddwd", 8, NOTHING),
     ("roof", "avxvnni"): ("vpdpbusd", 12, NOTHING),
     ("roof", "avx512"): ("vfmadd", 12, NOTHING),

@@ -10,7 +10,7 @@ from edgecomp import backend
 
 REQUIRE_C = os.environ.get("EDGECOMP_REQUIRE_C") == "1"
 
-_AVX2 = {"avx2", "fma"}
+_AVX2 = {"avx2", "fma", "pclmulqdq"}
 _AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 CPU_FLAGS = {
     "scalar": set(),

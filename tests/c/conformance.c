@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+#include "crc.h"
 #include "grouped.h"
 #include "kd.h"
 #include "nm.h"
@@ -43,6 +44,7 @@ static const op OPS[] = {
     {"spmm_nm8", make_spmm_nm8, check_spmm_nm8, 1, 1, 1, {"spmm_nm8", "quantize_rows", "activation"}},
     {"activation", make_activation, check_activation, 1, 1, 0, {"activation", "gemm_s8c"}},
     {"kd_loss", make_kd, check_kd, 1, 1, 0, {"kd_loss"}},
+    {"crc32", make_crc, check_crc, 0, 0, 1, {"crc32"}},
     {"pool", make_pool, check_pool, 0, 0, 0, {"gemm_s8c"}},
     {"roof", make_nothing, check_roof, 0, 0, 0, {"gemm_f32", "gemm_s8c"}},
 };

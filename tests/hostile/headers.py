@@ -68,4 +68,4 @@ def files() -> Iterator[Case]:
     yield "a product that wraps to 24", WHERE + "values", claimed([2**62, 4, 6], "(4611686018427387904, 4, 6)")
     yield "a product that is zero and too large", WHERE + "values has a shape", claimed([0, 2**62, 2**62], f"(0, {2**62}, {2**62})")
     yield "huge", WHERE + "values takes", claimed([2**40], f"({2**40},)")
-    yield "65 dimensions everywhere", WHERE + "has 65 dimensions", claimed([1] * 65, f"({', '.join('1' * 65)})")
+    yield "65 dimensions everywhere", WHERE + "(shape )?has 65 dimensions", claimed([1] * 65, f"({', '.join('1' * 65)})")

@@ -103,8 +103,10 @@ def files() -> Iterator[Case]:
         yield f"nnz {json.dumps(nnz)}", tensor("csr") + "nnz is|data is", change("csr", nnz=nnz)
     for dtype in (None, "object", "O", "float128", "datetime64", "i1", "float32", {}, [], "V8", "longdouble1"):
         yield f"dtype {json.dumps(dtype)}", tensor("array") + "dtype is|values is", change("array", dtype=dtype)
-    for shape in ([], [4], [3, 1], [2**62, 2**62], [0, 2**63], [1] * 65):
-        yield f"array shape {str(shape)[:30]}", tensor("array") + "values is", change("array", shape=shape)
+    for shape in ([], [4], [3, 1], [2**62, 2**62], [0, 2**63], [2**64], [1] * 64, [1] * 65):
+        yield f"array shape {str(shape)[:30]}", tensor("array") + "values is|shape ", change("array", shape=shape)
+    yield "a shape of a million dimensions", tensor("array") + "shape has 1000000 dimensions", change("array", shape=[1] * 1_000_000)
+    yield "an int8 shape of a million dimensions", tensor("int8") + "shape", change("int8", shape=[1] * 1_000_000)
     yield "a required feature of a tensor", "tensor 'int8' requires 'twist'", change("int8", requires=["twist"])
     many = {f"t{i}": good["tensors"]["array"] for i in range(50_000)}
     yield "50000 tensors that are not there", "tensor 't0': values is said to be in", top(tensors=many)
