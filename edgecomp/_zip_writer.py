@@ -1,16 +1,22 @@
 """The container, written: one member after the other into a temporary file, which takes the place of the old file in one step."""
 
 import contextlib
+import errno
 import os
 import struct
 import weakref
 from collections.abc import Iterable
 from typing import Any
 
+from edgecomp import pool
 from edgecomp._zip import CENTRAL, END, END64, LOCAL, LOCATOR64, LONG, MAX_DIRECTORY, MAX_MEMBERS, SHORT
 from edgecomp.crc import crc32
 
 ALIGN = 64
+BESIDE = 1 << 18
+"""Bytes from which on a thread more pays."""
+RESERVED = 1 << 22
+"""Bytes from which on room is reserved: below it costs more than it saves."""
 DATE = 33
 """1980-01-01, the first day ZIP knows: the same tensors give the same bytes at any time."""
 
@@ -26,6 +32,10 @@ class Writer:
         self._discard = weakref.finalize(self, _remove, self._fd, self._temporary, os.getpid())
         self._entries: list[tuple[bytes, int, int, int]] = []
         self._directory = 0
+        from concurrent.futures import ThreadPoolExecutor
+
+        self._beside = ThreadPoolExecutor(1) if pool.get_num_threads() > 1 else None
+        """Where the CRC of a chunk is taken while it is written."""
         self._at = 0
 
     def add(self, name: str, prefix: bytes, chunks: Iterable[Any], size: int) -> None:
@@ -42,10 +52,16 @@ class Writer:
         if len(self._entries) == MAX_MEMBERS or self._directory > MAX_DIRECTORY:
             raise ValueError(f"at most {MAX_MEMBERS} arrays fit a model file, and names of {MAX_DIRECTORY} bytes")
         self._write(LOCAL.pack(b"PK\3\4", needs, 0, 0, 0, DATE, 0, shown, shown, len(raw), len(extra)) + raw + extra + prefix)
+        _reserve(self._fd, self._at, size)
         crc, left = crc32(prefix), size
         for chunk in chunks:
-            crc = crc32(chunk, crc)
-            self._write(chunk)
+            if len(chunk) < BESIDE or self._beside is None:
+                crc = crc32(chunk, crc)
+                self._write(chunk)
+            else:
+                later = self._beside.submit(crc32, chunk, crc)
+                self._write(chunk)
+                crc = later.result()
             left -= len(chunk)
         assert left == 0, (name, size, left)
         os.pwrite(self._fd, struct.pack("<I", crc), offset + 14)  # known only now
@@ -74,6 +90,7 @@ class Writer:
                 self._write(LOCATOR64.pack(b"PK\6\7", 0, end, 1))
             few = min(count, SHORT)
             self._write(END.pack(b"PK\5\6", 0, 0, few, few, min(size, LONG), min(start, LONG), 0))
+            self._end_beside()
             os.fsync(self._fd)
             os.replace(self._temporary, self.path)
         except BaseException:
@@ -85,7 +102,23 @@ class Writer:
 
     def abort(self) -> None:
         """Leaves nothing behind but the file that was there before. Does nothing after `commit`."""
+        self._end_beside()
         self._discard()
+
+    def _end_beside(self) -> None:
+        if self._beside is not None:
+            self._beside.shutdown()
+
+
+def _reserve(fd: int, at: int, size: int) -> None:
+    """Has the file system find room at once, which writes a third faster, and tells a full disk early. Not every one can."""
+    if size < RESERVED or not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(fd, at, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
 
 
 def _remove(fd: int, temporary: str, pid: int) -> None:

@@ -15,8 +15,8 @@ from edgecomp.weights import Weight
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-CHUNK = 1 << 18
-"""Bytes written in one go, whose CRC is taken just before: they are in the cache."""
+CHUNK = 1 << 22
+"""Bytes written in one go, whose CRC is taken beside it. File systems are a third slower with 1/16 of it."""
 
 
 def save(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Mapping[str, Any] | None = None) -> None:
