@@ -1,17 +1,17 @@
-"""The `edgecomp` command: what is here (`info`), how fast it is (`bench`), what it does to a real network (`demo`), and
-checkpoints from and to other formats (`import`, `export`)."""
+"""The `edgecomp` command: what is here (`info`), how fast it is (`bench`), what it does to a real network (`demo`); cli_model has the
+commands about files."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import edgecomp as ec
+from edgecomp import cli_model
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130  # argparse itself exits with 2 for bad arguments
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="edgecomp", description="Fast quantized and sparse kernels: what runs here, and how fast.")
+    parser = argparse.ArgumentParser(prog="edgecomp", description="Fast quantized and sparse kernels, and model files for them.")
     parser.add_argument("--version", action="version", version=f"edgecomp {ec.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -106,15 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.set_defaults(run=_demo)
 
-    export = commands.add_parser(
-        "export",
-        help="write a checkpoint as safetensors, dequantised",
-        description="Writes a checkpoint (GGUF, safetensors, ONNX, .npz, torch.save; a folder of safetensors files) as one safetensors "
-        "file: quantised weights as float32.",
-    )
-    export.add_argument("source", metavar="SRC")
-    export.add_argument("destination", metavar="DST.safetensors")
-    export.set_defaults(run=_export)
+    cli_model.add_commands(commands)
     return parser
 
 
@@ -295,23 +287,6 @@ def _demo(arguments: argparse.Namespace) -> None:
         print(f"written: {os.path.abspath(picture)}", file=sys.stderr)
     if refusal:
         print(f"no picture: {refusal}", file=sys.stderr)
-
-
-def _export(arguments: argparse.Namespace) -> None:
-    from edgecomp.readers import convert, import_weights
-
-    with _with_parsers():
-        convert.export_safetensors(import_weights(arguments.source), arguments.destination)
-    print(f"written: {os.path.abspath(arguments.destination)}", file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _with_parsers() -> Iterator[None]:
-    """A parser that is missing is a message, not a traceback."""
-    try:
-        yield
-    except ImportError as error:
-        raise RuntimeError(str(error)) from error
 
 
 def _check_writable(path: str, advice: str) -> None:

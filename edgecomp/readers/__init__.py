@@ -45,11 +45,14 @@ def import_weights(path: "Path", **options: Any) -> "Checkpoint":
         (2, 2)
     """
     kind = kind_of(path)
+    if kind == "model":
+        raise FormatError(f"{os.fspath(path)}: a model file of edgecomp: edgecomp.load opens it")
     return getattr(import_module(f"edgecomp.readers.{kind}"), f"read_{kind}")(path, **options)  # type: ignore[no-any-return]
 
 
 def kind_of(path: "Path") -> str:
-    """Which reader takes a file, by its content: "gguf", "npz", "onnx", "pth" or "safetensors". FormatError if none does."""
+    """Which reader takes a file, by its content: "gguf", "npz", "onnx", "pth" or "safetensors"; "model": edgecomp.load does. FormatError if
+    nothing does."""
     if os.path.isdir(path):
         return "safetensors"
     size = os.path.getsize(path)
@@ -79,7 +82,7 @@ def _archive(path: "Path") -> str:
     if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
         return "pth"
     if "edgecomp.json" in names:
-        raise FormatError(f"{os.fspath(path)}: a model file of edgecomp: edgecomp.load opens it")
+        return "model"
     if any(name.endswith(".npy") for name in names):
         return "npz"
     raise FormatError(f"{os.fspath(path)}: a ZIP file that is neither .npz nor a checkpoint of torch.save")
