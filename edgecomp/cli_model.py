@@ -88,7 +88,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
     else:
         _show(found, arguments.verify)
     if arguments.plot:
-        model_picture.draw(found, arguments.plot)
+        model_picture.draw({**found, "tensors": {_plain(name): t for name, t in found["tensors"].items()}}, arguments.plot)
         print(f"written: {os.path.abspath(arguments.plot)}", file=sys.stderr)
 
 
