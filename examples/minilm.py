@@ -4,7 +4,7 @@
     python examples/minilm.py "A cat sits on the mat." "The kitten rests." "Stocks fell."
     python examples/minilm.py --evaluate           # against people's judgement, and against float32
     python examples/minilm.py --evaluate --weights csr --sparsity 0.5
-    python examples/minilm.py --bench --threads 2  # against NumPy and, where installed, onnxruntime
+    python examples/minilm.py --bench --threads 2  # against NumPy and, where installed, onnxruntime; --evaluate adds what it costs
 
 The model is downloaded once by examples/fetch.py, or given: --model DIR, with model.safetensors and tokenizer.json.
 """
@@ -278,8 +278,9 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         document["similarity"] = similarity.tolist()
         rows = [[str(i), text[:60], *(f"{s:.3f}" for s in row)] for i, text, row in zip(count(1), given.text, similarity, strict=False)]
         table(f"Cosine similarity, {given.weights} weights", ["", "text", *(row[0] for row in rows)], rows)
+    reference = Encoder(folder, "float32", given.threads) if given.evaluate else encoder
     if given.evaluate:
-        found = document["evaluation"] = evaluate(encoder, Encoder(folder, "float32", given.threads))
+        found = document["evaluation"] = evaluate(encoder, reference)
         rows = [[name.replace("_", " "), f"{value:.4f}"] for name, value in found.items()]
         table(f"50 news items, {given.weights} weights", ["", ""], rows)
     if given.bench:
@@ -287,7 +288,13 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
 
         times = document["seconds"] = minilm_bench.bench(folder, given.threads, given.sparsity)
         rows = [[name, *(f"{1e3 * t:.2f} ms ({times['numpy'][n] / t:.2f}x)" for n, t in of.items())] for name, of in times.items()]
-        table(f"One sentence, --threads {given.threads}", ["engine", *(f"{n} tokens" for n in times["numpy"])], rows)
+        header = ["engine", *(f"{n} tokens" for n in times["numpy"])]
+        if given.evaluate:  # of every form, beside its speed
+            encoders = {form: Encoder(folder, form, given.threads, given.sparsity) for form in FORMS}
+            costs = document["accuracy"] = {form: evaluate(encoder, reference) for form, encoder in encoders.items()}
+            shown = {form: [f"{cost['mean_cosine']:.3f}", f"{cost['pearson']:.3f}"] for form, cost in costs.items()}
+            header, rows = [*header, "cosine", "Pearson"], [[*row, *shown.get(row[0], ["-", "-"])] for row in rows]
+        table(f"One sentence, --threads {given.threads}", header, rows)
     return document
 
 

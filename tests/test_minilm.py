@@ -32,7 +32,7 @@ def minilm() -> Iterator[ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(EXAMPLES)
         yield importlib.import_module("minilm")
-    for name in ("minilm", "fetch"):
+    for name in ("minilm", "minilm_bench", "fetch"):
         sys.modules.pop(name, None)
 
 
@@ -75,8 +75,9 @@ def test_pruned_at_once(form: str, kind: type, cosine: float, minilm: ModuleType
     pruned = minilm.Encoder(fetched, form, sparsity=0.3)
     assert type(pruned.layers[0].up[0]) is kind
     assert pruned.layers[0].up[0].density == pytest.approx(0.7 if form == "csr8" else 0.5, abs=0.02)
-    found = minilm.evaluate(pruned, encoder("float32"))
-    assert cosine < found["mean_cosine"] < 0.9999
+    texts = ["A cat sits on the mat.", "The central bank raised its rate by half a percent on Tuesday."]
+    cosines = (pruned.embed(texts) * encoder("float32").embed(texts)).sum(axis=1)
+    assert cosine < cosines.mean() < 0.9999
 
 
 @pytest.mark.parametrize("form", ["numpy", "float32", "int8"])
@@ -120,6 +121,21 @@ def test_prints_similarities(minilm: ModuleType, fetched: Path, capsys: pytest.C
     out = capsys.readouterr().out
     assert "A cat sits." in out
     assert "0.6564" in out
+
+
+def test_accuracy_stands_beside_speed(
+    minilm: ModuleType, fetched: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench = importlib.import_module("minilm_bench")
+    times = {name: {16: 0.004 / i, 128: 0.04 / i} for i, name in enumerate(("numpy", "int8", "csr", "onnxruntime int8"), 1)}
+    monkeypatch.setattr(bench, "bench", lambda folder, threads, sparsity: times)
+    monkeypatch.setattr(minilm, "FORMS", {name: minilm.FORMS[name] for name in ("numpy", "float32", "int8", "csr")})
+    costs = iter([0.1, 0.2, 0.3, 0.4, 0.5])
+    monkeypatch.setattr(minilm, "evaluate", lambda encoder, reference: {"mean_cosine": next(costs), "pearson": 0.625})
+    minilm.main(["--bench", "--evaluate", "--threads", "1"])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["csr", "1.33", "ms", "(3.00x)", "13.33", "ms", "(3.00x)", "0.500", "0.625"] in lines
+    assert ["onnxruntime", "int8", "1.00", "ms", "(4.00x)", "10.00", "ms", "(4.00x)", "-", "-"] in lines
 
 
 @pytest.mark.parametrize(
