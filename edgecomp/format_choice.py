@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecomp import arrays, backend, pool, timing_cache
+from edgecomp import arrays, backend, pool
 from edgecomp.ops import linear
 from edgecomp.quantization import weight_array
 from edgecomp.weights import Float32, Weight
@@ -162,7 +162,7 @@ def _made(a: Float32, sample: Float32 | None, max_error: float | None) -> "tuple
 
     int8 values give the same bits in every form: the error of dense int8 is that of CSR and N:M.
     """
-    from edgecomp.measure import forms  # imports this package
+    from edgecomp.measure import forms  # imports this package, and takes its time
 
     if a.size == 0 or backend.name_of(backend.current()) == "reference":
         return {}, {"": 0.0}, [forms.DENSE]
@@ -180,6 +180,7 @@ def _made(a: Float32, sample: Float32 | None, max_error: float | None) -> "tuple
 
 def _timings(a: Float32, made: "dict[str, Weight]", allowed: "Sequence[Form]", m: int, threads: int, cache: bool) -> Mapping[str, float]:
     """Seconds of each form: remembered, or measured now. What is measured is left in `made`."""
+    from edgecomp import timing_cache
     from edgecomp.measure import forms
 
     density = np.count_nonzero(a) / a.size

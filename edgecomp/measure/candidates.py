@@ -123,7 +123,7 @@ OPS: dict[str, Callable[[Shape, int], tuple[Maker, int]]] = {
     "linear_int4": functools.partial(_linear_grouped, 4, 32),  # Int4Weight, groups of 32, float16 scales
     "linear_int4_g128": functools.partial(_linear_grouped, 4, 128),
     "linear_int8_g32": functools.partial(_linear_grouped, 8, 32),  # GroupedInt8Weight
-    "linear_csr": functools.partial(_linear_sparse, _CSR, ec.to_csr),  # nine of ten weights are zeros
+    "linear_csr": functools.partial(_linear_sparse, _CSR, ec.to_csr),  # nine of ten weights are zeros; N:M is 2:4
     "linear_csr8": functools.partial(_linear_sparse, _CSR, functools.partial(ec.to_csr, bits=8)),
     "linear_nm": functools.partial(_linear_sparse, _NM, functools.partial(ec.to_nm, pattern="2:4", block=1)),
     "linear_nm8": functools.partial(_linear_sparse, _NM, functools.partial(ec.to_nm, pattern="2:4", block=1, bits=8)),
@@ -192,7 +192,7 @@ def candidate(op: str, shape: Shape, threads: int, *, cold: bool = False, agains
         return Candidate(op, run, shape.operations, settle=NUMPY_SETTLE if threads > 1 or not limits_numpy() else 0.0)
     against = against or bound(op, shape, weight_bytes, threads, cold)
     probe, work = peak(against, shape, weight_bytes, threads)
-    left = LEFT.get(op, 1) if work == shape.operations else 1
+    left = 1 if against in ("DRAM", "cache") else LEFT.get(op, 1)
     return Candidate(op, run, left * work, probe, against=against)
 
 
