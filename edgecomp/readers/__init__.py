@@ -74,11 +74,10 @@ def kind_of(path: "Path") -> str:
 def _archive(path: "Path") -> str:
     import zipfile
 
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise FormatError(f"{os.fspath(path)}: {error}") from error
+    from edgecomp.readers.checkpoint import reading
+
+    with reading(path), zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
     if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
         return "pth"
     if "edgecomp.json" in names:

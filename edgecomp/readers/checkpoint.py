@@ -1,5 +1,6 @@
 """What every reader returns, and what readers share."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,8 +49,12 @@ def reading(path: Path, tensor: str = "") -> Iterator[None]:
     where = f"{os.fspath(path)}: {tensor}: " if tensor else f"{os.fspath(path)}: "
     try:
         yield
-    except (FormatError, ImportError, OSError, KeyboardInterrupt):
+    except (FormatError, ImportError, KeyboardInterrupt):
         raise
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # which is what seeking to a negative offset gives
+            raise
+        raise FormatError(f"{where}an offset that lies") from error
     except MemoryError as error:
         raise FormatError(f"{where}says it needs more memory than there is") from error
     except Exception as error:  # parsers have exceptions of their own

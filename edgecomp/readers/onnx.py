@@ -43,28 +43,32 @@ def read_onnx(path: Path, *, other: str = "dequantize") -> Checkpoint:
         if not model.graph.node and not model.graph.initializer:
             raise ValueError("no ONNX model: a graph without nodes and initializers")
         graph = _Graph(onnx, model.graph, path)
+        for node in model.graph.node:
+            name = _codes_name(node, graph)
+            if name in graph.arrays:
+                with reading(path, name):
+                    _layer(node, name, graph, other)
         result = Checkpoint(metadata={p.key: p.value for p in model.metadata_props})
-    for node in model.graph.node:
-        name = _codes_name(node, graph)
-        if name in graph.arrays:
-            with reading(path, name):
-                if graph.layers.setdefault(name, node) is node:
-                    _quantised(node, name, graph, other)
-                elif graph.parts(graph.layers[name]) != graph.parts(node):
-                    raise ValueError(f"two layers share these codes, {graph.layers[name].name!r} and {node.name!r}, with different scales")
-    turned = []
-    for name, value in graph.arrays.items():
-        if name in graph.used:
-            continue
-        if name in graph.weights:
-            value, was_turned = graph.weights[name]
-        else:
-            was_turned = value.ndim == 2 and value.dtype.kind == "f" and graph.turned(name)
-            value = np.ascontiguousarray(value.T) if was_turned else value
-        result.add(name, value, path)
-        turned += [name] if was_turned else []
+        turned = []
+        for name, value in graph.arrays.items():
+            if name in graph.used:
+                continue
+            if name in graph.weights:
+                value, was_turned = graph.weights[name]
+            else:
+                was_turned = value.ndim == 2 and value.dtype.kind == "f" and graph.turned(name)
+                value = np.ascontiguousarray(value.T) if was_turned else value
+            result.add(name, value, path)
+            turned += [name] if was_turned else []
     result.metadata["transposed"] = turned
     return result
+
+
+def _layer(node: Any, name: str, graph: "_Graph", other: str) -> None:
+    if graph.layers.setdefault(name, node) is node:
+        _quantised(node, name, graph, other)
+    elif graph.parts(graph.layers[name]) != graph.parts(node):
+        raise ValueError(f"two layers share these codes, {graph.layers[name].name!r} and {node.name!r}, with different scales")
 
 
 class _Graph:
