@@ -213,7 +213,7 @@ class NM(_Matrix):
         if not isinstance(pattern, str):
             raise ValueError(f'pattern is {str(pattern)[:80]!r}, wanted "n:m"')
         n, m = read_pattern(pattern[:80], "pattern")
-        if isinstance(block, bool) or block not in BLOCKS:
+        if type(block) is not int or block not in BLOCKS:
             raise ValueError(f"block is {str(block)[:80]!r}, wanted one of {BLOCKS}")
         expect(keys, "pattern", f"{n}:{m}")
         expect(keys, "layout", f"nm{n}:{m}" + (f"b{block}" if block > 1 else ""))

@@ -53,7 +53,19 @@ def files() -> Iterator[Case]:
         ("Fortran order", fields(order="True")),
     ]:
         yield what, WHERE + "has a .npy header|" + WHERE + "has a shape|" + WHERE + "is in Fortran order", header(text)
-    for descr in ("__import__('os').getcwd()", "'|O'", "'<f8'", "'>f4'", "'<i4'", "'|V4'", "'<U1'", "'<M8[s]'", "'|S4'", "[('a', '<f4')]", "'f4'"):  # noqa: E501
+    for descr in (
+        "__import__('os').getcwd()",
+        "'|O'",
+        "'<f8'",
+        "'>f4'",
+        "'<i4'",
+        "'|V4'",
+        "'<U1'",
+        "'<M8[s]'",
+        "'|S4'",
+        "[('a', '<f4')]",
+        "'f4'",
+    ):
         yield f"dtype {descr}", WHERE + "values is ", header(fields(descr))
     for shape in ("()", "(6,)", "(3, 2)", "(2, 3, 1)", "(4294967296, 4294967298)", "(9223372036854775807, 2)", "(0, 9999999999999999999)"):
         yield f"shape {shape}", WHERE + "values is |" + WHERE + "values has a shape", header(fields(shape=shape))

@@ -76,7 +76,7 @@ def files() -> Iterator[Case]:
     yield "a kind that has other parts", tensor("int8") + "group_size|has the parts", change("int8", kind="int4")
     for shape in (None, 3, [2], [2, 20, 1], [2, -20], [2, 20.0], [True, 20], ["2", 20], [2**31, 20], [2**64, 2**64], [[2], 20]):
         yield f"int8 shape {json.dumps(shape)}", tensor("int8") + "shape", change("int8", shape=shape)
-    for kind in ("dense", "int8", "int4", "int8_grouped", "csr", "csr_int8"):
+    for kind in ("dense", "int8", "int4", "int8_grouped", "csr", "csr_int8", "nm", "nm_int8"):
         yield f"{kind} of more outputs", tensor(kind) + ".* is .*, wanted", change(kind, shape=[200, 20])
         yield f"{kind} of 2**31 - 1 inputs", tensor(kind), change(kind, shape=[2, 2**31 - 1], nnz=2**31 - 1)
         yield f"{kind} of another layout", tensor(kind) + "layout is 'zigzag'", change(kind, layout="zigzag")
@@ -101,6 +101,16 @@ def files() -> Iterator[Case]:
     yield "zero of another record", tensor("int4") + "records is", change("int4", zero="point")
     for nnz in (None, -1, 7, 41, 2**40, 8.0, True, "8"):
         yield f"nnz {json.dumps(nnz)}", tensor("csr") + "nnz is|data is", change("csr", nnz=nnz)
+    for kind in ("nm", "nm_int8"):
+        for pattern in (None, 24, "", "2", "2:4:8", "0:4", "5:4", "2:17", "-2:4", "2:999", " 2:4", "02:4", "9" * 1000, ["2:4"]):
+            yield f"{kind} pattern {json.dumps(pattern)[:20]}", tensor(kind) + "pattern", change(kind, pattern=pattern)
+        for pattern in ("1:4", "2:8", "4:4"):  # others than the parts are of
+            changed = change(kind, pattern=pattern, layout=f"nm{pattern}")
+            yield f"{kind} parts of another pattern, {pattern}", tensor(kind) + "(values|packed) is .*wanted", changed
+        for block in (None, 0, 2, -16, 128, 16.0, True, "16", [16], 2**70):
+            lying = change(kind, block=block, layout=f"nm2:4b{block}")
+            yield f"{kind} block {json.dumps(block)}", tensor(kind) + "block is", lying
+        yield f"{kind} packed for blocks", tensor(kind) + "packed is", change(kind, block=16, layout="nm2:4b16")
     for dtype in (None, "object", "O", "float128", "datetime64", "i1", "float32", {}, [], "V8", "longdouble1"):
         yield f"dtype {json.dumps(dtype)}", tensor("array") + "dtype is|values is", change("array", dtype=dtype)
     for shape in ([], [4], [3, 1], [2**62, 2**62], [0, 2**63], [2**64], [1] * 64, [1] * 65):

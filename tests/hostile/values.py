@@ -65,6 +65,33 @@ def files() -> Iterator[Case]:
         made = [members[0], Member(members[1].name, npy(a)), members[2]]
         yield f"index {value} of 70001", r"tensor 'w': indices\[0\] is", model(made, manifest)
 
+    def put_place(at: int, value: int, bits: int) -> Callable[[np.ndarray], object]:
+        """Into row 1 of packed places."""
+
+        def how(a: np.ndarray) -> None:
+            byte, shift = divmod(at * bits, 8)
+            a[1, byte] = int(a[1, byte]) & ~(((1 << bits) - 1) << shift) | value << shift
+
+        return how
+
+    for kind in ("nm", "nm_int8"):  # 2:4 of 70 inputs, places of 2 bits, the last group has two inputs; 1:8 of 4 bits, it has six
+        where = f"tensor '{kind}': "
+        for value in (9, 15):
+            rule = where + rf"packed\[1, 3\] is {value}, wanted 0\.\.7"
+            yield f"{kind} place {value} of 8", rule, change(kind, "shared", "packed", put_place(3, value, 4))
+        rule = where + r"packed\[1, 8\] is 7, wanted 0\.\.5"
+        yield f"{kind} place 7 of a last group of 6", rule, change(kind, "shared", "packed", put_place(8, 7, 4))
+        rule = where + r"packed\[1, 35\] is 3, wanted 0\.\.1"
+        yield f"{kind} place 3 of a last group of 2", rule, change(kind, "own", "packed", put_place(35, 3, 2))
+        twice = change(kind, "own", "packed", lambda a: (put_place(4, 2, 2)(a), put_place(5, 2, 2)(a)))
+        yield f"{kind} a place twice", where + r"group 2 of packed\[1\] has 2 twice", twice
+        falls = change(kind, "own", "packed", lambda a: (put_place(4, 3, 2)(a), put_place(5, 1, 2)(a)))
+        yield f"{kind} places that fall", where + r"group 2 of packed\[1\] has 1 after 3", falls
+    for value in (NAN, INF, -INF):
+        yield f"nm_int8 scale {value}", r"tensor 'nm_int8': scales\[3\] is", change("nm_int8", "own", "scales", put(3, value))
+    sums = change("nm_int8", "own", "sums", put(7, -127 * 36 - 1))
+    yield "nm_int8 sums beyond what 36 inputs can have", r"tensor 'nm_int8': sums\[7\] is", sums
+
     for kind, made in kinds.items():
         members, manifest = members_of({kind: next(iter(made.values()))})
         for m in members:
