@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 import edgecomp as ec
+from edgecomp import readers
 from edgecomp.weights import Weight
 
 MOST = 1 << 20
@@ -29,8 +30,8 @@ def check(data: bytes) -> bool:
         pass
     for other in ("dequantize", "refuse"):
         try:
-            checkpoint = ec.import_weights(_path, **({"other": other} if data[:4] == b"GGUF" or data[:1] == b"\x08" else {}))
-            run(checkpoint)
+            options = {"other": other} if readers.kind_of(_path) in ("gguf", "onnx") else {}
+            run(ec.import_weights(_path, **options))
             taken = True
         except ec.FormatError:
             pass
