@@ -26,8 +26,9 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
         path, rng = {str(tmp_path / "m.npz")!r}, random.Random(0)
         models = [{{"tag": np.array(i), "a": np.full(200_000 * (i + 1), i)}} for i in range(3)]
         ec.save(path, models[0])
-        found = set()
-        for turn in range(60):
+        found, left, turn = set(), [], 0
+        while turn < 40 or len(found) < 2 or not left:  # on a busy machine few writers get far
+            turn += 1
             child = os.fork()
             if child == 0:
                 if turn % 4:
@@ -35,19 +36,19 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
                 while True:
                     for m in models:
                         ec.save(path, m)
-            time.sleep(rng.random() * 0.02)
+            time.sleep(rng.random() * 0.001 * turn)
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             with ec.load(path, verify="full") as m:
                 i = int(m["tag"])
                 assert (m["a"] == i).all() and len(m["a"]) == 200_000 * (i + 1)
                 found.add(i)
-        left = [name for name in os.listdir({str(tmp_path)!r}) if name != "m.npz"]
-        assert left and all(name.startswith(".m.npz.") and name.endswith(".tmp") for name in left)
-        print(len(found))
+            left = [name for name in os.listdir({str(tmp_path)!r}) if name != "m.npz"]
+            assert all(name.startswith(".m.npz.") and name.endswith(".tmp") for name in left)
+        print("whole")
         """
     )
-    assert int(out) > 1  # some were replaced
+    assert out == "whole"
 
 
 class Full:
