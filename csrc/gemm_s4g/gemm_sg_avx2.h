@@ -2,7 +2,9 @@
  *
  * A nibble is the unsigned operand as it is: a pair adds at most 2 * 15 * 127 = 3810, so eight of them fit int16 (30480) and one
  * vpmaddwd widens them all: 2.1 instructions per 32 products where full-range bytes take 4. A byte is two nibbles: 16 * high + low.
- * The decoded weights of 8 columns stay in 8 registers while the rows pass by; sums and y live in L1. */
+ * The int16 sums stay in registers, 8 of them in the loop of several rows; y, and the int32 sums of longer groups, live in L1. */
+enum { H = EC_STRIP / 8, AHEAD = 1536 }; /* bytes to prefetch ahead */
+
 EC_INLINE __m256i quad(const int8_t *x)
 {
     int32_t v;
@@ -18,35 +20,6 @@ EC_INLINE __m256 floats(const uint8_t *record, int scale_bytes, int which, int h
 
 EC_INLINE __m256i pair(__m256i a, __m256i b) { return _mm256_add_epi16(a, b); }
 
-/* Sums in int32 of `quads` (4 or 8) quads of int4 codes. */
-EC_INLINE __m256i chain(const __m256i *w, int quads, const int8_t *x, int step)
-{
-    __m256i s[8];
-#pragma GCC unroll 8
-    for (int q = 0; q < quads; q++)
-        s[q] = _mm256_maddubs_epi16(w[q], quad(x + q * step));
-    __m256i sum = pair(pair(s[0], s[1]), pair(s[2], s[3]));
-    if (quads == 8)
-        sum = pair(sum, pair(pair(s[4], s[5]), pair(s[6], s[7])));
-    return _mm256_madd_epi16(sum, _mm256_set1_epi16(1));
-}
-
-/* The same of 4 quads of int8 codes: w[0..3] low nibbles, w[4..7] high ones. */
-EC_INLINE __m256i chain8(const __m256i *w, const int8_t *x, int step)
-{
-    __m256i low[4], high[4];
-#pragma GCC unroll 4
-    for (int q = 0; q < 4; q++) {
-        const __m256i a = quad(x + q * step);
-        low[q] = _mm256_maddubs_epi16(w[q], a);
-        high[q] = _mm256_maddubs_epi16(w[4 + q], a);
-    }
-    const __m256i one = _mm256_set1_epi16(1);
-    const __m256i l = _mm256_madd_epi16(pair(pair(low[0], low[1]), pair(low[2], low[3])), one);
-    const __m256i h = _mm256_madd_epi16(pair(pair(high[0], high[1]), pair(high[2], high[3])), one);
-    return _mm256_add_epi32(l, _mm256_slli_epi32(h, 4));
-}
-
 /* Row i is done: bias, relu, y. */
 EC_INLINE void finish(const ec_gemm_sg_tile *t, int i, const __m256 *sums)
 {
@@ -61,108 +34,148 @@ EC_INLINE void finish(const ec_gemm_sg_tile *t, int i, const __m256 *sums)
     }
 }
 
-/* Codes of 8 columns from memory: nibbles of up to 8 quads, or of bytes the low ones of 4 quads and then the high ones. */
-EC_INLINE void decode(int bits, int loads, const uint8_t *codes, __m256i *w)
+/* What an int32 sum begins with: -zero * sum(x). */
+EC_INLINE __m256i start(int bits, int kind, int scale_bytes, const uint8_t *w, int h, int32_t sum)
+{
+    if (kind == EC_ZERO_OFFSET)
+        return _mm256_setzero_si256();
+    if (kind == EC_ZERO_MIDDLE)
+        return _mm256_set1_epi32(-sum * (1 << (bits - 1)));
+    const __m128i zeros = _mm_loadl_epi64((const __m128i *)(const void *)(ec_record_zeros(w, scale_bytes) + 8 * h));
+    return _mm256_mullo_epi32(_mm256_cvtepu8_epi32(zeros), _mm256_set1_epi32(-sum));
+}
+
+/* A group is summed. */
+EC_INLINE __m256 flush(int kind, __m256 y, __m256i acc, __m256 sx, __m256 sw, __m256 offset, int32_t sum)
+{
+    y = _mm256_add_ps(y, _mm256_mul_ps(_mm256_cvtepi32_ps(acc), _mm256_mul_ps(sx, sw)));
+    if (kind == EC_ZERO_OFFSET)
+        y = _mm256_add_ps(y, _mm256_mul_ps(_mm256_set1_ps((float)sum), _mm256_mul_ps(sx, offset)));
+    return y;
+}
+
+/* Adds the products of `r` (2..4) rows and `lines` lines of codes to int16 sums: of nibbles 16 columns; of bytes 8, low and high nibbles apart. */
+EC_INLINE void products(int r, int bits, int lines, const uint8_t *codes, const int8_t *x, int64_t step, __m256i (*s)[2])
 {
     const __m256i nibble = _mm256_set1_epi8(15);
 #pragma GCC unroll 4
-    for (int l = 0; l < loads; l++) {
-        const __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)(codes + 4 * EC_STRIP * l));
-        const __m256i low = _mm256_and_si256(v, nibble), high = _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble);
-        w[bits == 8 ? l : 2 * l] = low;
-        w[bits == 8 ? 4 + l : 2 * l + 1] = high;
-    }
-}
-
-/* 8 columns of one group, while its blocks of quads are summed. */
-typedef struct {
-    const int8_t *x; /* the group's panel */
-    const float *sx;
-    const int32_t *sum;
-    __m256 sw, offset;
-    __m256i minus; /* what sum is multiplied with */
-    int zero;
-    __m256i *acc; /* [mr]: from block to block */
-    __m256 *y;    /* [mr], EC_STRIP floats apart */
-} eight;
-
-/* Adds `quads` quads (8 or 4; 4 for bytes) from quad q on, and finishes the group with the last of them. */
-EC_INLINE void block(int mr, int bits, int quads, int q, int last, const uint8_t *codes, const eight *e)
-{
-    __m256i w[8];
-    decode(bits, bits == 8 ? 4 : quads / 2, codes, w);
-    const int8_t *x = e->x + 4 * mr * q;
-#pragma GCC unroll 1
-    for (int i = 0; i < mr; i++, x += 4) {
-        __m256i acc = bits == 8 ? chain8(w, x, 4 * mr) : chain(w, quads, x, 4 * mr);
-        if (q > 0)
-            acc = _mm256_add_epi32(acc, e->acc[i]);
-        if (!last) {
-            e->acc[i] = acc;
-            continue;
-        }
-        const __m256i sum = _mm256_set1_epi32(e->sum[i]);
-        if (e->zero == EC_ZERO_MIDDLE)
-            acc = _mm256_sub_epi32(acc, _mm256_slli_epi32(sum, bits - 1));
-        else if (e->zero == EC_ZERO_POINT)
-            acc = _mm256_sub_epi32(acc, _mm256_mullo_epi32(e->minus, sum));
-        const __m256 sx = _mm256_set1_ps(e->sx[i]);
-        __m256 *y = e->y + EC_STRIP / 8 * i;
-        __m256 v = _mm256_add_ps(*y, _mm256_mul_ps(_mm256_cvtepi32_ps(acc), _mm256_mul_ps(sx, e->sw)));
-        if (e->zero == EC_ZERO_OFFSET)
-            v = _mm256_add_ps(v, _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(sx, e->offset)));
-        *y = v;
-    }
-}
-
-EC_INLINE void tile(int mr, int bits, const ec_gemm_sg_tile *t)
-{
-    enum { H = EC_STRIP / 8 };
-    const int8_t *x = t->x;
-    const uint8_t *w = t->w;
-    __m256 y[EC_MAX_ROWS][H];
-    __m256i acc[EC_MAX_ROWS];
-    memset(y, 0, (size_t)mr * sizeof *y);
-    memset(acc, 0, (size_t)mr * sizeof *acc);
-    for (int64_t g = 0; g < t->groups; g++, w += t->record, x += ec_group_bytes(4 * t->quads, mr)) {
-        const float *sx = (const float *)(const void *)(x + 4 * t->quads * mr);
-        for (int h = 0; h < H; h++) {
-            const uint8_t *codes = w + t->header + 32 * h, *zeros = ec_record_zeros(w, t->scale_bytes) + 8 * h;
-            eight e = {.x = x, .sx = sx, .sum = (const int32_t *)(const void *)(sx + mr), .sw = floats(w, t->scale_bytes, 0, h), .zero = t->zero, .acc = acc, .y = &y[0][h]};
-            if (t->zero == EC_ZERO_POINT)
-                e.minus = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)zeros));
-            if (t->zero == EC_ZERO_OFFSET)
-                e.offset = floats(w, t->scale_bytes, 1, h);
-            int q = 0;
-            if (bits == 8)
-                for (; q < t->quads; q += 4)
-                    block(mr, 8, 4, q, q + 4 == t->quads, codes + 4 * EC_STRIP * q, &e);
-            else {
-                for (; q + 8 <= t->quads; q += 8)
-                    block(mr, 4, 8, q, q + 8 == t->quads, codes + 2 * EC_STRIP * q, &e);
-                if (q < t->quads)
-                    block(mr, 4, 4, q, 1, codes + 2 * EC_STRIP * q, &e);
+    for (int i = 0; i < r; i++)
+        s[i][0] = s[i][1] = _mm256_setzero_si256();
+    for (; lines > 0; lines--, codes += 4 * EC_STRIP, x += bits == 4 ? 2 * step : step) {
+        __m256i v[2], w[2];
+        v[0] = _mm256_loadu_si256((const __m256i *)(const void *)codes);
+        w[0] = _mm256_and_si256(_mm256_srli_epi16(v[0], 4), nibble);
+        v[0] = _mm256_and_si256(v[0], nibble);
+        if (bits == 4) {
+            v[1] = _mm256_loadu_si256((const __m256i *)(const void *)(codes + 32));
+            w[1] = _mm256_and_si256(_mm256_srli_epi16(v[1], 4), nibble);
+            v[1] = _mm256_and_si256(v[1], nibble);
+        } else
+            v[1] = w[0];
+#pragma GCC unroll 4
+        for (int i = 0; i < r; i++) {
+            const __m256i low = quad(x + 4 * i);
+            s[i][0] = pair(s[i][0], _mm256_maddubs_epi16(v[0], low));
+            s[i][1] = pair(s[i][1], _mm256_maddubs_epi16(v[1], low));
+            __asm__("" : "+x"(s[i][0]), "+x"(s[i][1])); /* else gcc adds later, and keeps the products until then */
+            if (bits == 4) {
+                const __m256i high = quad(x + step + 4 * i);
+                s[i][0] = pair(s[i][0], _mm256_maddubs_epi16(w[0], high));
+                s[i][1] = pair(s[i][1], _mm256_maddubs_epi16(w[1], high));
+                __asm__("" : "+x"(s[i][0]), "+x"(s[i][1]));
             }
         }
     }
+}
+
+/* One group, `r` rows, from column 8 * h on: 16 columns of nibbles, 8 of bytes. */
+EC_INLINE void rows(int r, int bits, const ec_gemm_sg_tile *t, int mr, const uint8_t *w, const int8_t *x, int h, __m256 (*y)[H])
+{
+    const int vecs = bits == 4 ? 2 : 1, kind = t->zero;
+    const uint8_t *codes = w + t->header + 32 * h;
+    const float *sx = (const float *)(const void *)(x + 4 * t->quads * mr);
+    const int32_t *sum = (const int32_t *)(const void *)(sx + mr);
+    const __m256i one = _mm256_set1_epi16(1), sixteen = _mm256_set1_epi16(16);
+    __m256i acc[4][2] = {{{0}}};
+    for (int q = 0; q < t->quads; q += 8) {
+        __m256i s[4][2];
+        const int quads = EC_MIN(t->quads - q, 8);
+        products(r, bits, bits == 4 ? quads / 2 : quads, codes + bits / 4 * 2 * EC_STRIP * q, x + 4 * mr * q, 4 * mr, s);
+#pragma GCC unroll 4
+        for (int i = 0; i < r; i++)
+#pragma GCC unroll 2
+            for (int v = 0; v < vecs; v++) {
+                acc[i][v] = _mm256_add_epi32(acc[i][v], _mm256_madd_epi16(s[i][v], one));
+                if (bits == 8)
+                    acc[i][v] = _mm256_add_epi32(acc[i][v], _mm256_madd_epi16(s[i][1], sixteen));
+            }
+    }
+#pragma GCC unroll 2
+    for (int v = 0; v < vecs; v++) {
+        const __m256 sw = floats(w, t->scale_bytes, 0, h + v), offset = kind == EC_ZERO_OFFSET ? floats(w, t->scale_bytes, 1, h + v) : sw;
+#pragma GCC unroll 4
+        for (int i = 0; i < r; i++) {
+            const __m256i a = _mm256_add_epi32(acc[i][v], start(bits, kind, t->scale_bytes, w, h + v, sum[i]));
+            y[i][h + v] = flush(kind, y[i][h + v], a, _mm256_set1_ps(sx[i]), sw, offset, sum[i]);
+        }
+    }
+}
+
+EC_INLINE void tile(int bits, int mr, const ec_gemm_sg_tile *t)
+{
+    const int8_t *x = t->x;
+    const uint8_t *w = t->w;
+    __m256 y[EC_MAX_ROWS][H];
+    memset(y, 0, (size_t)mr * sizeof *y);
+    const int half = mr <= 4 ? mr : (mr + 1) / 2; /* 5 as 3 + 2 */
+    for (int64_t g = 0; g < t->groups; g++, w += t->record, x += ec_group_bytes(4 * t->quads, mr))
+        for (int h = 0; h < H; h += bits == 4 ? 2 : 1)
+            for (int i = 0; i < mr; i += half)
+                switch (EC_MIN(half, mr - i)) {
+                case 2: rows(2, bits, t, mr, w, x + 4 * i, h, y + i); break;
+                case 3: rows(3, bits, t, mr, w, x + 4 * i, h, y + i); break;
+                default: rows(4, bits, t, mr, w, x + 4 * i, h, y + i);
+                }
     for (int i = 0; i < mr; i++)
         finish(t, i, y[i]);
 }
 
-/* One row: quads that meet every weight once are not worth the detour of `block`. Sums stay in registers, 32 columns wide. */
-EC_INLINE void quads_of_row(int bits, int quads, const int8_t *x, const uint8_t *codes, __m256i *acc)
+/* One row: `count` lines of codes, all 32 columns. */
+EC_INLINE void lines(int bits, int count, const int8_t *x, const uint8_t *codes, __m256i *acc)
 {
+    const __m256i nibble = _mm256_set1_epi8(15), one = _mm256_set1_epi16(1), sixteen = _mm256_set1_epi16(16);
+    __m256i low[H], high[H];
+#pragma GCC unroll 8
+    for (int l = 0; l < count; l++) {
+        _mm_prefetch((const char *)codes + 4 * EC_STRIP * l + AHEAD, _MM_HINT_T0);
+        _mm_prefetch((const char *)codes + 4 * EC_STRIP * l + AHEAD + 64, _MM_HINT_T0);
+        const __m256i xl = quad(x + (bits == 8 ? 4 : 8) * l), xh = bits == 8 ? xl : quad(x + 8 * l + 4);
 #pragma GCC unroll 4
-    for (int h = 0; h < EC_STRIP / 8; h++) {
-        __m256i w[8];
-        decode(bits, bits == 8 ? 4 : quads / 2, codes + 32 * h, w);
-        acc[h] = _mm256_add_epi32(acc[h], bits == 8 ? chain8(w, x, 4) : chain(w, quads, x, 4));
+        for (int h = 0; h < H; h++) {
+            __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)(codes + 4 * EC_STRIP * l + 32 * h));
+            __asm__("" : "+x"(v)); /* else gcc loads it twice */
+            const __m256i a = _mm256_maddubs_epi16(_mm256_and_si256(v, nibble), xl);
+            const __m256i b = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(v, 4), nibble), xh);
+            if (bits == 8) {
+                low[h] = l ? pair(low[h], a) : a;
+                high[h] = l ? pair(high[h], b) : b;
+            } else
+                low[h] = l ? pair(low[h], pair(a, b)) : pair(a, b);
+            __asm__("" : "+x"(low[h])); /* else gcc adds later, and keeps all the products until then */
+            if (bits == 8)
+                __asm__("" : "+x"(high[h]));
+        }
+    }
+#pragma GCC unroll 4
+    for (int h = 0; h < H; h++) {
+        acc[h] = _mm256_add_epi32(acc[h], _mm256_madd_epi16(low[h], one));
+        if (bits == 8)
+            acc[h] = _mm256_add_epi32(acc[h], _mm256_madd_epi16(high[h], sixteen));
     }
 }
 
-EC_INLINE void one_row(int bits, int kind, const ec_gemm_sg_tile *t)
+EC_INLINE void one_row(int bits, int kind, int scale_bytes, const ec_gemm_sg_tile *t)
 {
-    enum { H = EC_STRIP / 8, AHEAD = 4096 }; /* bytes: cold weights come 1.25 times as fast */
     const int8_t *x = t->x;
     const uint8_t *w = t->w;
     __m256 y[H];
@@ -171,55 +184,44 @@ EC_INLINE void one_row(int bits, int kind, const ec_gemm_sg_tile *t)
         y[h] = _mm256_setzero_ps();
     for (int64_t g = 0; g < t->groups; g++, w += t->record, x += 8) {
         const uint8_t *codes = w + t->header;
-        for (int64_t b = 0; b < t->record; b += 64)
-            _mm_prefetch((const char *)w + AHEAD + b, _MM_HINT_T0);
+        _mm_prefetch((const char *)w + AHEAD, _MM_HINT_T0);
         float sx;
         int32_t sum;
         memcpy(&sx, x + 4 * t->quads, 4);
         memcpy(&sum, x + 4 * t->quads + 4, 4);
         __m256i acc[H];
 #pragma GCC unroll 4
-        for (int h = 0; h < H; h++) {
-            acc[h] = _mm256_set1_epi32(kind == EC_ZERO_MIDDLE ? -sum * (1 << (bits - 1)) : 0);
-            if (kind == EC_ZERO_POINT) {
-                const __m128i zeros = _mm_loadl_epi64((const __m128i *)(const void *)(ec_record_zeros(w, t->scale_bytes) + 8 * h));
-                acc[h] = _mm256_mullo_epi32(_mm256_cvtepu8_epi32(zeros), _mm256_set1_epi32(-sum));
-            }
-        }
+        for (int h = 0; h < H; h++)
+            acc[h] = start(bits, kind, scale_bytes, w, h, sum);
         int q = t->quads;
-        for (; bits == 4 && q >= 8; q -= 8, x += 32, codes += 16 * EC_STRIP)
-            quads_of_row(4, 8, x, codes, acc);
-        for (; q > 0; q -= 4, x += 16, codes += 2 * bits * EC_STRIP)
-            quads_of_row(bits, 4, x, codes, acc);
+        for (; q >= 8; q -= 8, x += 32, codes += 4 * bits * EC_STRIP)
+            lines(bits, bits, x, codes, acc);
+        if (q > 0) {
+            lines(bits, bits / 2, x, codes, acc);
+            x += 16;
+        }
 #pragma GCC unroll 4
         for (int h = 0; h < H; h++) {
-            const __m256 a = _mm256_set1_ps(sx);
-            y[h] = _mm256_add_ps(y[h], _mm256_mul_ps(_mm256_cvtepi32_ps(acc[h]), _mm256_mul_ps(a, floats(w, t->scale_bytes, 0, h))));
-            if (kind == EC_ZERO_OFFSET)
-                y[h] = _mm256_add_ps(y[h], _mm256_mul_ps(_mm256_set1_ps((float)sum), _mm256_mul_ps(a, floats(w, t->scale_bytes, 1, h))));
+            const __m256 sw = floats(w, scale_bytes, 0, h), offset = kind == EC_ZERO_OFFSET ? floats(w, scale_bytes, 1, h) : sw;
+            y[h] = flush(kind, y[h], acc[h], _mm256_set1_ps(sx), sw, offset, sum);
         }
     }
     finish(t, 0, y);
 }
 
-/* mr as a constant: it is in every address. */
+/* Kind and scale type as constants of the row, which has no time to ask; several rows ask once for many products. */
 EC_INLINE void tiles(int mr, int bits, const ec_gemm_sg_tile *t)
 {
-    switch (mr) {
-    case 1:
-        if (t->zero == EC_ZERO_MIDDLE)
-            one_row(bits, EC_ZERO_MIDDLE, t);
-        else if (t->zero == EC_ZERO_POINT)
-            one_row(bits, EC_ZERO_POINT, t);
-        else
-            one_row(bits, EC_ZERO_OFFSET, t);
-        break;
-    case 2: tile(2, bits, t); break;
-    case 3: tile(3, bits, t); break;
-    case 4: tile(4, bits, t); break;
-    case 5: tile(5, bits, t); break;
-    case 6: tile(6, bits, t); break;
-    case 7: tile(7, bits, t); break;
-    default: tile(8, bits, t);
+    if (mr > 1) {
+        tile(bits, mr, t);
+        return;
+    }
+    switch (3 * (t->scale_bytes == 4) + t->zero) {
+    case EC_ZERO_MIDDLE: one_row(bits, EC_ZERO_MIDDLE, 2, t); break;
+    case EC_ZERO_POINT: one_row(bits, EC_ZERO_POINT, 2, t); break;
+    case EC_ZERO_OFFSET: one_row(bits, EC_ZERO_OFFSET, 2, t); break;
+    case 3 + EC_ZERO_MIDDLE: one_row(bits, EC_ZERO_MIDDLE, 4, t); break;
+    case 3 + EC_ZERO_POINT: one_row(bits, EC_ZERO_POINT, 4, t); break;
+    default: one_row(bits, EC_ZERO_OFFSET, 4, t);
     }
 }
