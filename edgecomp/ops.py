@@ -33,8 +33,11 @@ def _weight(w: Any) -> Weight | arrays.Float32:
     return arrays.rows(a)
 
 
-def _compute(w: Any, compute: str | None) -> str:
-    quantized = isinstance(w, (Int8Weight, GroupedWeight)) or (isinstance(w, (CSRWeight, NMWeight)) and w.scale is not None)
+_QUANTIZED = frozenset(("gemm_s8c", "gemm_s4g", "gemm_s8g", "spmm_csr8", "spmm_nm8"))
+
+
+def _compute(op: str, compute: str | None) -> str:
+    quantized = op in _QUANTIZED
     if compute is None:
         return "int8" if quantized else "float32"
     if compute not in ("int8", "float32"):
@@ -101,8 +104,10 @@ def linear(
         array([[255.,   0.,  51.]], dtype=float32)
     """
     # Small layers take a microsecond: the usual case makes few calls before the kernel's.
-    if not isinstance(w, Weight):
-        w = _weight(w)
+    if isinstance(w, Weight):
+        op = w.op
+    else:
+        w, op = _weight(w), "gemm_f32"
     n, k = w.shape
     quantized = False
     if type(x) is not np.ndarray or x.dtype is not _FLOAT32:
@@ -111,7 +116,7 @@ def linear(
     shape = x.shape
     if not shape or shape[-1] != k:
         raise ValueError(f"linear: x has shape {shape}, weight takes [..., {k}]")
-    how = _compute(w, compute)
+    how = _compute(op, compute)
     if quantized:
         _rows_fit(x, w, how)
     if bias is not None:
@@ -122,12 +127,13 @@ def linear(
     scale, dtype = None, _FLOAT32
     if out_dtype != "float32" or out_scale is not None or out_zero != 0:
         scale, dtype = _output(out_dtype, out_scale, out_zero, bias)
+    size = (shape[0], n) if len(shape) == 2 else (*shape[:-1], n)
     if out is None:
-        y = out = np.empty((*shape[:-1], n), dtype)
+        y = out = np.empty(size, dtype)
     else:
         inputs = (x.q, x.scale, x.zero) if quantized else (x,)
         held = w if isinstance(w, np.ndarray) else None  # the arrays of a weight are read-only: no `out` can be one
-        y = arrays.check_out(out, (*shape[:-1], n), dtype, "linear: out", *inputs, bias, held)
+        y = arrays.check_out(out, size, dtype, "linear: out", *inputs, bias, held)
     if y.size == 0:
         return out
     if len(shape) != 2:
@@ -137,10 +143,13 @@ def linear(
         x = arrays.rows(x)
     if isinstance(w, NMWeight):
         w = use.nm_form(w, len(y), how)
-    if how == "int8" and isinstance(w, Int8Weight):
+        op = w.op
+    if how == "float32":
+        op = _float_op(w)
+    elif op == "gemm_s8c":
         use.gemm_s8c(x, w, bias, activation, y, scale, out_zero, limit)
         return out
-    gemm = getattr(use, _op(w, how))
+    gemm = getattr(use, op)
     if how == "float32" and isinstance(w, (CSRWeight, NMWeight)) and w.scale is not None:
         w = w.as_float32()
     if scale is None:
@@ -154,10 +163,8 @@ def linear(
     return out
 
 
-def _op(w: Any, how: str) -> str:
-    """The function of a backend that serves the weight."""
-    if how == "int8" or isinstance(w, DenseWeight):
-        return str(w.op)
+def _float_op(w: Any) -> str:
+    """The function of a backend that serves the weight with compute="float32"."""
     if isinstance(w, (CSRWeight, NMWeight)):
         return "spmm_csr" if isinstance(w, CSRWeight) else "spmm_nm"
     return "gemm_sg_f32" if isinstance(w, GroupedWeight) else "gemm_s8c_f32" if isinstance(w, Int8Weight) else "gemm_f32"
@@ -341,7 +348,7 @@ def explain(x: Any, w: Any, *, compute: str | None = None, threads: int | None =
     x = x if quantized else arrays.to_float32(given, "linear: x")
     if not x.shape or x.shape[-1] != k:
         raise ValueError(f"linear: x has shape {x.shape}, weight takes [..., {k}]")
-    how = _compute(weight, compute)
+    how = _compute(weight.op if isinstance(weight, Weight) else "gemm_f32", compute)
     if quantized:
         _rows_fit(x, weight, how)
     notes += ["x: quantised already"] if quantized else _conversions("x", given, arrays.rows(x))
@@ -360,7 +367,7 @@ def explain(x: Any, w: Any, *, compute: str | None = None, threads: int | None =
             kind = "CSR" if isinstance(form, CSRWeight) else "dense int8"
             notes.append(f"w: {weight.pattern} run as {kind}, derived at the first call")
         weight = form
-    op = _op(weight, how)
+    op = _float_op(weight) if how == "float32" else weight.op
     if how == "int8":
         grouped = isinstance(weight, GroupedWeight)
         kind = f"int8 per row and group of {getattr(weight, 'group_size', 0)}" if grouped else "uint8 per row"

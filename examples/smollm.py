@@ -147,12 +147,13 @@ class Layer(NamedTuple):
 
 
 class Cache:
-    """Keys and values of the tokens so far, [layer, head, token, feature]. A value ends in 1: its sum is that of the weights."""
+    """Keys [layer, head, feature, token] and values [layer, head, token, feature] so far, as their products read them. A value ends in 1:
+    its sum is that of the weights."""
 
     def __init__(self, model: Llama, tokens: int) -> None:
-        shape = len(model.layers), model.config.kv_heads, tokens
-        self.keys = np.empty((*shape, model.head), np.float32)
-        self.values = np.ones((*shape, model.head + 1), np.float32)
+        shape = len(model.layers), model.config.kv_heads
+        self.keys = np.empty((*shape, model.head, tokens), np.float32)
+        self.values = np.ones((*shape, tokens, model.head + 1), np.float32)
         self.length = 0
 
 
@@ -183,8 +184,8 @@ class Llama:
 
     def _forward(self, ids: npt.NDArray[np.integer], cache: Cache) -> Float32:
         places = slice(cache.length, cache.length + len(ids))
-        if places.stop > cache.keys.shape[2]:
-            raise ValueError(f"{places.stop} tokens, the cache has room for {cache.keys.shape[2]}")
+        if places.stop > cache.values.shape[2]:
+            raise ValueError(f"{places.stop} tokens, the cache has room for {cache.values.shape[2]}")
         angles = np.arange(places.start, places.stop)[:, None] * self.turns
         turn = (np.exp(1j * angles)[:, None] * self.scale).astype(np.complex64)  # [token, head, pair]
         x = self.embedding.dequantize(ids)
@@ -202,10 +203,13 @@ class Llama:
         return ec.linear(x, w, activation=activation, compute=self.compute)
 
     def _norm(self, x: Float32, w: Float32) -> Float32:
-        spread = np.einsum("ij,ij->i", x, x)
-        spread /= x.shape[1]
-        spread += np.float32(self.config.epsilon)
-        y = x / np.sqrt(spread, out=spread)[:, None]
+        if len(x) == 1:  # few calls: that is what one token costs
+            y = x * (np.vdot(x, x) / np.float32(x.shape[1]) + np.float32(self.config.epsilon)) ** -0.5
+        else:
+            spread = np.einsum("ij,ij->i", x, x)
+            spread /= x.shape[1]
+            spread += np.float32(self.config.epsilon)
+            y = x / np.sqrt(spread, out=spread)[:, None]
         y *= w
         return y
 
@@ -214,18 +218,18 @@ class Llama:
         (tokens, _), (heads, kv_heads), width = qkv.shape, self.config[:2], self.head
         turned = qkv[:, : (heads + kv_heads) * width].view(np.complex64).reshape(turn.shape)  # a pair is a complex number
         turned *= turn
-        q, k, v = np.split(qkv.reshape(tokens, -1, width).transpose(1, 0, 2), [heads, heads + kv_heads])
-        keys[:, places], values[:, places, :width] = k, v
-        q = q.reshape(kv_heads, -1, width)  # the heads that share keys: one product
-        scores = np.matmul(q, keys[:, : places.stop].transpose(0, 2, 1))
+        parts = qkv.reshape(tokens, -1, width).transpose(1, 0, 2)
+        keys[:, :, places] = parts[heads : heads + kv_heads].transpose(0, 2, 1)
+        values[:, places, :width] = parts[heads + kv_heads :]
+        q = parts[:heads].reshape(kv_heads, -1, width)  # the heads that share keys: one product
+        scores = np.matmul(q, keys[:, :, : places.stop])
         if tokens > 1:
             hidden = np.triu(np.full((tokens, tokens), -np.inf, np.float32), 1)
             scores.reshape(heads, tokens, -1)[:, :, places.start :] += hidden
-        scores -= scores.max(axis=2, keepdims=True)
+        scores -= np.maximum.reduce(scores, axis=2, keepdims=True)
         np.exp(scores, out=scores)
         mixed = np.matmul(scores, values[:, : places.stop]).reshape(heads, tokens, -1)
-        mixed[..., :-1] /= mixed[..., -1:]
-        return np.ascontiguousarray(mixed[..., :-1].transpose(1, 0, 2)).reshape(tokens, -1)
+        return (mixed[..., :-1] / mixed[..., -1:]).transpose(1, 0, 2).reshape(tokens, -1)
 
     @property
     def weights(self) -> list[Any]:
