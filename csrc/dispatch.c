@@ -83,8 +83,8 @@ ec_gemm_f32_tile_fn ec_gemm_f32_tile_scalar, ec_gemm_f32_tile_avx2, ec_gemm_f32_
 ec_quantize_rows_fn ec_quantize_rows_scalar, ec_quantize_rows_avx2, ec_quantize_rows_avx512, ec_quantize_rows_neon;
 ec_gemm_sg_tile_fn ec_gemm_s4g_tile_scalar, ec_gemm_s4g_tile_avx2, ec_gemm_s4g_tile_avx512vnni, ec_gemm_s4g_tile_neondot, ec_gemm_s8g_tile_scalar,
     ec_gemm_s8g_tile_avx2, ec_gemm_s8g_tile_avx512vnni, ec_gemm_s8g_tile_neondot;
-ec_quantize_groups_fn ec_quantize_groups_scalar, ec_quantize_groups_avx2, ec_quantize_groups_neon;
-ec_expand_sg_fn ec_expand_sg_scalar, ec_expand_sg_avx2;
+ec_quantize_groups_fn ec_quantize_groups_scalar, ec_quantize_groups_avx2, ec_quantize_groups_avx512, ec_quantize_groups_neon;
+ec_expand_sg_fn ec_expand_sg_scalar, ec_expand_sg_avx2, ec_expand_sg_avx512, ec_expand_sg_neon;
 ec_gemv_sg_fn ec_gemv_sg_scalar, ec_gemv_sg_avx2, ec_gemv_sg_avx512, ec_gemv_sg_neon;
 ec_spmm_csr_fn ec_spmm_csr_scalar, ec_spmm_csr_avx2;
 ec_spmm_csr8_fn ec_spmm_csr8_scalar, ec_spmm_csr8_avx2;
@@ -143,6 +143,7 @@ static const struct { int isa; ec_gemm_sg_impl impl; } GEMM_S8G[] = {
 
 static const struct { int isa; ec_quantize_groups_fn *fn; } QUANTIZE_GROUPS[] = {
 #ifdef EC_X86
+    {AVX512, ec_quantize_groups_avx512},
     {AVX2, ec_quantize_groups_avx2},
 #elif defined(EC_ARM64)
     {NEON, ec_quantize_groups_neon},
@@ -152,7 +153,10 @@ static const struct { int isa; ec_quantize_groups_fn *fn; } QUANTIZE_GROUPS[] = 
 
 static const struct { int isa; ec_expand_sg_fn *fn; } EXPAND_SG[] = {
 #ifdef EC_X86
+    {AVX512, ec_expand_sg_avx512},
     {AVX2, ec_expand_sg_avx2},
+#elif defined(EC_ARM64)
+    {NEON, ec_expand_sg_neon},
 #endif
     {SCALAR, ec_expand_sg_scalar},
 };

@@ -219,7 +219,7 @@ class Int4Weight(GroupedWeight):
         *,
         offset: Any = None,
         group_size: int | None = 32,
-        scale_dtype: str | None = None,
+        scale_dtype: npt.DTypeLike | None = None,
         permutation: Any = None,
     ) -> "Int4Weight":
         """From integers that exist already: w is scale * q, scale * (q - zero) or scale * q + offset.
@@ -231,7 +231,7 @@ class Int4Weight(GroupedWeight):
             zero: integers 0..16 [N, groups].
             offset: floats [N, groups] of the scales' dtype.
             group_size: a multiple of 16 up to 256, or None: one group. The last one may be short.
-            scale_dtype: "float16" or "float32" to convert scales and offsets; None keeps what came.
+            scale_dtype: "float16" or "float32" (or NumPy's dtype) to convert scales and offsets; None keeps what came.
             permutation: int [K]: column i of q belongs to input permutation[i].
 
         Raises:
@@ -245,7 +245,8 @@ class Int4Weight(GroupedWeight):
         """
         where = "Int4Weight.from_arrays"
         codes = integers(q, 4, zero is not None or offset is not None, where)
-        scale, offset = (as_scale(v, scale_dtype, f"{where}: {name}") for v, name in ((scale, "scale"), (offset, "offset")))
+        kind = scale_name(scale_dtype, where)
+        scale, offset = (as_scale(v, kind, f"{where}: {name}") for v, name in ((scale, "scale"), (offset, "offset")))
         return cls._from_codes(codes, scale, zero, offset, group_size, permutation, where)
 
     @classmethod
@@ -363,12 +364,23 @@ class GroupedInt8Weight(GroupedWeight):
         return (self.codes ^ np.uint8(128)).view(np.int8) if centred else self.codes
 
 
+def scale_name(dtype: npt.DTypeLike | None, where: str) -> str | None:
+    """What `scale_dtype=` means: "float16" or "float32" (any spelling that NumPy knows), or None."""
+    if dtype is None:
+        return None
+    try:
+        name = np.dtype(dtype).name
+    except TypeError:
+        name = ""
+    if name not in ("float16", "float32"):
+        raise ValueError(f'{where}: scale_dtype is {dtype!r}, wanted "float16" or "float32"')
+    return name
+
+
 def as_scale(values: Any, dtype: str | None, where: str) -> Any:
     """values as float16 or float32; a ValueError where float16 would lose a scale to 0, a subnormal or Inf."""
     if values is None or dtype is None:
         return values
-    if dtype not in ("float16", "float32"):
-        raise ValueError(f'{where} wants scale_dtype "float16" or "float32", got {dtype!r}')
     a = arrays.to_numpy(values, where)
     if dtype == "float32" or a.dtype == np.float16:
         return arrays.to_float32(a, where) if dtype == "float32" else a

@@ -367,7 +367,7 @@ def explain(x: Any, w: Any, *, compute: str | None = None, threads: int | None =
             kind = "CSR" if isinstance(form, CSRWeight) else "dense int8"
             notes.append(f"w: {weight.pattern} run as {kind}, derived at the first call")
         weight = form
-    op = _float_op(weight) if how == "float32" else weight.op
+    op = weight.op if isinstance(weight, Weight) and how == "int8" else _float_op(weight)
     if how == "int8":
         grouped = isinstance(weight, GroupedWeight)
         kind = f"int8 per row and group of {getattr(weight, 'group_size', 0)}" if grouped else "uint8 per row"

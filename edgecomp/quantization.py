@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecomp import arrays
-from edgecomp.grouped import GroupedInt8Weight, Int4Weight, as_scale, check_group_size, fits_half
+from edgecomp.grouped import GroupedInt8Weight, Int4Weight, as_scale, check_group_size, fits_half, scale_name
 from edgecomp.weights import DenseWeight, Int8Weight
 
 _SCALE_MAX = np.nextafter(np.finfo(np.float32).max / np.float32(127), np.float32(0))
@@ -49,7 +49,7 @@ def quantize(
     group_size: int | str | None = "default",
     symmetric: bool = True,
     method: str = "absmax",
-    scale_dtype: str | None = None,
+    scale_dtype: npt.DTypeLike | None = None,
 ) -> Int8Weight | Int4Weight | GroupedInt8Weight:
     """Weights to int8 or int4, with one scale per output feature or per group of its inputs.
 
@@ -59,8 +59,8 @@ def quantize(
         group_size: inputs that share a scale: a multiple of 16 up to 256, or None for all K. Default: None for 8 bits, 32 for 4.
         symmetric: zero is the middle code; else every group gets a zero point of its own.
         method: "absmax" covers the largest value; "mse" tries smaller ranges too and keeps the one with the least squared error.
-        scale_dtype: "float16" or "float32" scales of groups. Default: float16, or float32 where a float16 scale would leave its normal
-            range.
+        scale_dtype: "float16" or "float32" (or NumPy's dtype): the scales of groups. Default: float16, or float32 where a float16 scale
+            would leave its normal range.
 
     Returns:
         Int8Weight (8 bits, no groups), GroupedInt8Weight (8 bits) or Int4Weight. A row or group whose scale would be below 2**-126
@@ -81,17 +81,16 @@ def quantize(
         raise ValueError(f"quantize: bits is {bits!r}, wanted 8 or 4")
     if method not in ("absmax", "mse"):
         raise ValueError(f'quantize: method is {method!r}, wanted "absmax" or "mse"')
-    if scale_dtype not in (None, "float16", "float32"):
-        raise ValueError(f'quantize: scale_dtype is {scale_dtype!r}, wanted "float16" or "float32"')
+    kind = scale_name(scale_dtype, "quantize")
     a = weight_array(w, "quantize")
     if group_size == "default":
         group_size = 32 if bits == 4 else None
     if bits == 8 and group_size is None:
-        if not symmetric or method != "absmax" or scale_dtype == "float16":
+        if not symmetric or method != "absmax" or kind == "float16":
             raise ValueError("quantize: 8 bits per output are symmetric, absmax, with float32 scales; give a group_size for more")
         return Int8Weight.from_arrays(*codes_per_output(a))
     group = check_group_size(group_size, a.shape[1], "quantize")
-    return _grouped(a, bits, group, group_size is None, symmetric, method, scale_dtype)
+    return _grouped(a, bits, group, group_size is None, symmetric, method, kind)
 
 
 def codes_per_output(a: arrays.Float32) -> tuple[npt.NDArray[np.int8], arrays.Float32]:

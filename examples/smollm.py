@@ -203,13 +203,9 @@ class Llama:
         return ec.linear(x, w, activation=activation, compute=self.compute)
 
     def _norm(self, x: Float32, w: Float32) -> Float32:
-        if len(x) == 1:  # few calls: that is what one token costs
-            y = x * (np.vdot(x, x) / np.float32(x.shape[1]) + np.float32(self.config.epsilon)) ** -0.5
-        else:
-            spread = np.einsum("ij,ij->i", x, x)
-            spread /= x.shape[1]
-            spread += np.float32(self.config.epsilon)
-            y = x / np.sqrt(spread, out=spread)[:, None]
+        spread = np.einsum("ij,ij->i", x, x)
+        spread = spread[:, None] if len(x) > 1 else spread[0]  # the same arithmetic: a scalar's costs less
+        y = x / np.sqrt(spread / np.float32(x.shape[1]) + np.float32(self.config.epsilon))
         y *= w
         return y
 

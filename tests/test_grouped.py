@@ -115,6 +115,13 @@ def test_scales_fall_back_to_float32():
         ec.quantize(big * f(1e-12), bits=4, scale_dtype="float16")
 
 
+@pytest.mark.parametrize("dtype", ["float16", np.float16, np.dtype(np.float16), "float32", np.float32])
+def test_scale_dtype_is_any_name_numpy_knows(dtype):
+    w = ec.quantize(np.ones((2, 64), f), bits=4, scale_dtype=dtype)
+    assert w.scale.dtype == np.dtype(dtype)
+    assert ec.Int4Weight.from_arrays(w.q, w.scale.astype(f), scale_dtype=dtype).scale.dtype == np.dtype(dtype)
+
+
 def test_groups_of_zeros_have_scale_one():
     w = ec.quantize(np.zeros((3, 64), f), bits=4)
     assert (w.scale == 1).all()
@@ -233,7 +240,9 @@ W4, W8 = ec.Int4Weight, ec.GroupedInt8Weight
         (lambda: W4.from_arrays(Q, S, permutation=np.zeros(64, int)), r"permutation is no permutation of 0..63"),
         (lambda: W4.from_arrays(Q, S * f(1e9), scale_dtype="float16"), "float16's normal range"),
         (lambda: W4.from_arrays(Q, S * f(1e-9), scale_dtype="float16"), "float16's normal range"),
-        (lambda: W4.from_arrays(Q, S, scale_dtype="float8"), "scale_dtype"),
+        (lambda: W4.from_arrays(Q, S, scale_dtype="float8"), "scale_dtype is 'float8', wanted"),
+        (lambda: W4.from_arrays(Q, S, scale_dtype=np.float64), "scale_dtype is <class 'numpy.float64'>, wanted"),
+        (lambda: ec.quantize(np.ones((2, 4), f), bits=4, scale_dtype=int), "scale_dtype is <class 'int'>, wanted"),
         (lambda: W4.from_gguf_q4_0(np.zeros(35, np.uint8), (2, 32)), "blocks has 35 bytes, .* takes 36"),
         (lambda: W4.from_gguf_q4_0(np.zeros(36, np.int8), (2, 32)), "blocks has dtype int8"),
         (lambda: W4.from_gguf_q4_1(np.zeros(40, np.uint8), (2, 33)), "K has to be a multiple of 32"),
