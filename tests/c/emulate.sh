@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # emulate.sh PROGRAM ARGS...: runs a static x86-64 program under Linux on a CPU with AVX-512 and its VNNI, which bochs
-# emulates. As root on Debian: bochs bochs-term bochsbios cpio isolinux syslinux-common xorriso, and a kernel from apt.
+# emulates. As root on Debian: bochs bochs-term bochsbios vgabios cpio isolinux syslinux-common xorriso, and a kernel from apt.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 program=$(realpath "$1")
