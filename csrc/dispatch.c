@@ -88,6 +88,7 @@ ec_expand_sg_fn ec_expand_sg_scalar, ec_expand_sg_avx2, ec_expand_sg_avx512, ec_
 ec_gemv_sg_fn ec_gemv_sg_scalar, ec_gemv_sg_avx2, ec_gemv_sg_avx512, ec_gemv_sg_neon;
 ec_spmm_csr_fn ec_spmm_csr_scalar, ec_spmm_csr_avx2;
 ec_spmm_csr8_fn ec_spmm_csr8_scalar, ec_spmm_csr8_avx2;
+ec_pack_csr8_fn ec_pack_csr8_scalar, ec_pack_csr8_avx2;
 ec_spmv_csr_fn ec_spmv_csr_scalar, ec_spmv_csr_avx2;
 ec_spmm_nm_tile_fn ec_spmm_nm_tile_avx2;
 ec_gather_s8_fn ec_gather_s8_scalar, ec_gather_s8_avx2;
@@ -178,11 +179,11 @@ static const struct { int isa; ec_spmm_csr_fn *fn; } SPMM_CSR[] = {
     {SCALAR, ec_spmm_csr_scalar},
 };
 
-static const struct { int isa; ec_spmm_csr8_fn *fn; } SPMM_CSR8[] = {
+static const struct { int isa; ec_spmm_csr8_fn *fn; ec_pack_csr8_fn *pack; } SPMM_CSR8[] = {
 #ifdef EC_X86
-    {AVX2, ec_spmm_csr8_avx2},
+    {AVX2, ec_spmm_csr8_avx2, ec_pack_csr8_avx2},
 #endif
-    {SCALAR, ec_spmm_csr8_scalar},
+    {SCALAR, ec_spmm_csr8_scalar, ec_pack_csr8_scalar},
 };
 
 static const struct { int isa; ec_spmv_csr_fn *fn; } SPMV_CSR[] = {
@@ -291,6 +292,7 @@ ec_expand_sg_fn *ec_use_expand_sg(void) { CHOOSE(EXPAND_SG, i) return EXPAND_SG[
 ec_gemv_sg_fn *ec_use_gemv_sg(void) { CHOOSE(GEMV_SG, i) return GEMV_SG[i].fn; }
 ec_spmm_csr_fn *ec_use_spmm_csr(void) { CHOOSE(SPMM_CSR, i) return SPMM_CSR[i].fn; }
 ec_spmm_csr8_fn *ec_use_spmm_csr8(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[i].fn; }
+ec_pack_csr8_fn *ec_use_pack_csr8(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[i].pack; }
 ec_spmv_csr_fn *ec_use_spmv_csr(void) { CHOOSE(SPMV_CSR, i) return SPMV_CSR[i].fn; }
 ec_spmm_nm_tile_fn *ec_use_spmm_nm(void) { CHOOSE(SPMM_NM, i) return SPMM_NM[i].tile; }
 ec_gather_s8_fn *ec_use_gather_s8(void) { CHOOSE(GATHER_S8, i) return GATHER_S8[i].fn; }

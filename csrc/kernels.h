@@ -241,8 +241,8 @@ typedef struct {
 } ec_gemm_f32_tile;
 typedef void ec_gemm_f32_tile_fn(int mr, int nv, const ec_gemm_f32_tile *t);
 
-/* Transposes `rows` (1..16) rows of k floats, row stride ldx, to out[k][stride]; columns rows..stride-1 of out are set to zero. May write
- * 8 floats past the end. */
+/* Transposes `rows` rows of k floats, row stride ldx, to out[k][stride], stride >= rows; columns rows..stride-1 of out are set to
+ * zero. May write 8 floats past the end, unless the stride is a multiple of 8. */
 typedef void ec_transpose_f32_fn(int rows, int64_t k, const float *x, int64_t ldx, float *out, int64_t stride);
 
 /* k columns (from a whole quad on) of one int8 panel [ceil(k/4)][16][4], times their scale[16], as float32 out[k][16]. */
@@ -250,32 +250,35 @@ typedef void ec_expand_s8_fn(int64_t k, const int8_t *panel, const float *scale,
 
 /* ---- spmm_csr, spmm_csr8 --------------------------------------------------------------------------------------- */
 
-enum { EC_LANES = 16, EC_MAX_LANES = 64 }; /* tokens of an activation panel, and of a block's sums */
+/* Tokens that pass a block of a CSR weight's form together: most of them, and of int8 ones. */
+enum { EC_MAX_LANES = 64, EC_LANES8 = 32 };
 
-/* One block of a CSR weight's form times 16 * vecs tokens (vecs 1..4): sums = (first ? 0 : sums) + w * x. Row r of the block has count[r]
- * entries, which follow each other from row to row; `local` is an entry's input within the block. */
+/* One block times 8, 16, 32, 48 or 64 tokens: sums = (first ? 0 : sums) + w * x. Row order[i] of the block has count[i] entries; they are the
+ * next ones of `local`, an entry's input within the block, and `value`. Counts fall, so that the ends of rows can be predicted. */
 typedef struct {
     int64_t rows;
     int first;
-    const uint16_t *count, *local;
+    const uint16_t *count, *order, *local;
     const float *value;
-    const float *x;      /* vecs panels of [k][16], */
-    int64_t panel;       /* floats from one to the next */
-    float *sums;         /* [rows][16 * vecs] */
+    const float *x; /* [inputs][lanes] */
+    float *sums;    /* [rows][lanes] */
 } ec_csr_block;
-typedef void ec_spmm_csr_fn(int vecs, const ec_csr_block *b);
+typedef void ec_spmm_csr_fn(int lanes, const ec_csr_block *b);
 
-/* The same in integers: the number of entries of each row is even, filled up with a zero. x holds q - zero. */
+/* The same in integers, times 16 or 32 tokens and four entries at a time: count[i] quads, filled up with zeros. So that one factor has no
+ * sign, x holds two lines for each input, c = q - 128 and ~c = -c - 1; an entry is its absolute value, and `local` the line. */
 typedef struct {
     int64_t rows;
     int first;
-    const uint16_t *count, *local;
-    const int16_t *value;
-    const int16_t *x;
-    int64_t panel;
-    int32_t *sums;
+    const uint16_t *count, *order, *local;
+    const uint8_t *value;
+    const int8_t *x; /* [inputs][2][lanes]; byte 16 g + 4 t + e of a line is token lanes / 4 * t + 4 g + e, so that sums are in order */
+    int32_t *sums;   /* [rows][lanes] */
 } ec_csr8_block;
-typedef void ec_spmm_csr8_fn(int vecs, const ec_csr8_block *b);
+typedef void ec_spmm_csr8_fn(int lanes, const ec_csr8_block *b);
+
+/* x for the above from four panels of lanes / 4 quantised rows each, [quads][lanes / 4][4] q - 128, which lie `panel` bytes apart. */
+typedef void ec_pack_csr8_fn(int lanes, int64_t quads, const uint8_t *q, int64_t panel, int8_t *x);
 
 /* sums[row1 - row0] = rows of w times one token x. int8 codes: x holds q - zero, and a sum is rounded once. */
 typedef void ec_spmv_csr_fn(const ec_csr *w, int64_t row0, int64_t row1, const float *x, float *sums);
@@ -285,13 +288,14 @@ typedef struct {
     int64_t blocks_n, blocks_k, block_k;
     const int64_t *start;  /* [blocks_n][blocks_k] + 1: the first entry of a block */
     const int32_t *row;    /* [blocks_n + 1]: the first row */
-    const uint16_t *count; /* [blocks_n][blocks_k][rows of the block] */
+    const int32_t *sum;    /* int8: [n][2] what to add for each row: all its codes (times 128 - zero), and the negative ones without sign */
+    const uint16_t *count; /* [blocks_n][blocks_k]: count[rows], order[rows] */
     const uint16_t *local; /* [entries] */
-    const void *value;     /* [entries]: float, or int16_t */
+    const void *value;     /* [entries]: float, or uint8_t */
 } ec_csr_parts;
-ec_csr_parts ec_csr_open(int64_t n, const void *form);
+ec_csr_parts ec_csr_open(int64_t n, int int8, const void *form);
 
-enum { EC_FORM_ROWS = 512 }; /* most rows of a block */
+enum { EC_FORM_ROWS = 128 }; /* most rows of a block */
 
 /* Row at which part i of `parts` with nearly equal work begins. */
 int64_t ec_csr_split(int64_t n, const int32_t *indptr, int64_t parts, int64_t i);
@@ -402,6 +406,7 @@ ec_gemv_sg_fn *ec_use_gemv_sg(void);
 const ec_gemm_f32_impl *ec_use_gemm_f32(void);
 ec_spmm_csr_fn *ec_use_spmm_csr(void);
 ec_spmm_csr8_fn *ec_use_spmm_csr8(void);
+ec_pack_csr8_fn *ec_use_pack_csr8(void);
 ec_spmv_csr_fn *ec_use_spmv_csr(void);
 ec_quantize_rows_fn *ec_use_quantize_rows(void);
 ec_spmm_nm_tile_fn *ec_use_spmm_nm(void); /* NULL: gather, then gemm_f32 */

@@ -3,35 +3,35 @@
  *
  *   int64 blocks_n, blocks_k, block_k
  *   int64 start[blocks_n][blocks_k], then the number of entries
- *   int32 row[blocks_n + 1]
- *   then, block after block (all blocks of inputs of the first rows, then of the next): uint16 count[rows]; likewise
- *   uint16 local[entries], the input within its block; and float value[entries], or int16 of int8 codes.
- * Each part begins at a multiple of 8 bytes. Rows with many entries make a block short: a block is a share of the work. */
+ *   int32 row[blocks_n + 1]; int8: int32 sum[n][2]
+ *   then, block after block (all blocks of inputs of the first rows, then of the next): uint16 count[rows], order[rows]; likewise
+ *   uint16 local[entries], the input within its block, and float value[entries]; int8: uint8 value[entries], see ec_csr8_block.
+ * Each part begins at a multiple of 8 bytes. Rows with many entries make a block short: a block is a share of the work. Within a block
+ * rows are sorted by their entries, most first. */
 #include "../kernels.h"
 
 enum {
     K_MAX = 66311, /* 255 * 127 * K < 2^31 */
     HEADER = 24,
-    SHARES = 24,
+    SHARES = 32,
     ROW_WORK = 4 /* what a row costs beside its entries, in entries */
 };
 
 static size_t round8(size_t bytes) { return (bytes + 7) & ~(size_t)7; }
 
-/* Inputs of a block: few enough for L1 (64 tokens of 4 or 2 bytes each), but a dozen entries in each of its rows. */
+/* Inputs of a block: few enough for L1 (64 tokens of 4 bytes each, 32 of 2), but a dozen entries in each of its rows, or six quads. */
 static int64_t block_inputs(int64_t n, int64_t k, const ec_csr *w)
 {
-    const int64_t least = w->codes ? 224 : 112, most = 32768;
-    const double rows = 12 * (double)n * (double)k / ((double)w->indptr[n] + 1);
-    const int64_t wanted = rows > (double)most ? most : ((int64_t)rows + 15) / 16 * 16;
+    const int64_t least = w->codes ? 512 : 128, most = 32768;
+    const double inputs = (w->codes ? 24 : 12) * (double)n * (double)k / ((double)w->indptr[n] + 1);
+    const int64_t wanted = inputs > (double)most ? most : ((int64_t)inputs + 15) / 16 * 16;
     return wanted < least ? least : EC_MIN(wanted, most);
 }
 
-/* One token, and two of float32, read the CSR arrays; so do all where blocks of inputs would be emptier than one entry a row, and int8 sums that need 64
- * bits. */
+/* One token reads the CSR arrays; so do all where blocks of inputs would be emptier than one entry a row, and int8 sums that need 64 bits. */
 int ec_csr_needs_form(int64_t m, int64_t n, int64_t k, const ec_csr *w)
 {
-    return m > (w->codes ? 1 : 2) && n > 0 && k > 0 && (!w->codes || k <= K_MAX) && w->indptr[n] >= n * (ec_div_up(k, block_inputs(n, k, w)) - 1);
+    return m > 1 && n > 0 && k > 0 && (!w->codes || k <= K_MAX) && w->indptr[n] >= n * (ec_div_up(k, block_inputs(n, k, w)) - 1);
 }
 
 /* The row after a block that begins at `row`. */
@@ -46,7 +46,7 @@ static int64_t block_end(int64_t n, const ec_csr *w, int64_t row)
 
 static int64_t input(const ec_csr *w, int64_t e) { return w->short_indices ? w->short_indices[e] : w->indices[e]; }
 
-/* Entries of row j below input `limit`, from entry `from` on; int8 rounded up to pairs by the caller. */
+/* Entries of row j below input `limit`, from entry `from` on. */
 static int64_t entries_below(const ec_csr *w, int64_t j, int64_t from, int64_t limit)
 {
     int64_t e = from;
@@ -59,14 +59,14 @@ static int64_t count_entries(int64_t n, int64_t k, const ec_csr *w, int64_t bloc
 {
     if (!w->codes)
         return w->indptr[n];
-    int64_t total = 0;
+    int64_t quads = 0;
     for (int64_t j = 0; j < n; j++)
         for (int64_t k0 = 0, e = w->indptr[j]; k0 < k; k0 += block_k) {
             const int64_t count = entries_below(w, j, e, k0 + block_k);
             e += count;
-            total += (count + 1) & ~1;
+            quads += ec_div_up(count, 4);
         }
-    return total;
+    return 4 * quads;
 }
 
 static int64_t count_blocks(int64_t n, const ec_csr *w)
@@ -77,10 +77,15 @@ static int64_t count_blocks(int64_t n, const ec_csr *w)
     return blocks;
 }
 
-static size_t part_bytes(int64_t n, const ec_csr_parts *p, int part)
+/* Bytes of the starts, rows, sums, counts and order. */
+static size_t part_bytes(int64_t n, int int8, const ec_csr_parts *p, int part)
 {
-    const size_t blocks = (size_t)(p->blocks_n * p->blocks_k);
-    return round8(part == 0 ? 8 * (blocks + 1) : part == 1 ? 4 * (size_t)(p->blocks_n + 1) : 2 * (size_t)(n * p->blocks_k));
+    switch (part) {
+    case 0: return 8 * (size_t)(p->blocks_n * p->blocks_k + 1);
+    case 1: return round8(4 * (size_t)(p->blocks_n + 1));
+    case 2: return int8 ? 8 * (size_t)n : 0;
+    default: return round8(4 * (size_t)(n * p->blocks_k));
+    }
 }
 
 size_t ec_csr_form_bytes(int64_t n, int64_t k, const ec_csr *w)
@@ -88,24 +93,59 @@ size_t ec_csr_form_bytes(int64_t n, int64_t k, const ec_csr *w)
     ec_csr_parts p = {.block_k = block_inputs(n, k, w), .blocks_n = count_blocks(n, w)};
     p.blocks_k = ec_div_up(k, p.block_k);
     const size_t entries = (size_t)count_entries(n, k, w, p.block_k);
-    return HEADER + part_bytes(n, &p, 0) + part_bytes(n, &p, 1) + part_bytes(n, &p, 2) + round8(2 * entries) + (w->codes ? 2 : 4) * entries;
+    size_t bytes = HEADER + round8(2 * entries) + (w->codes ? 1 : 4) * entries;
+    for (int part = 0; part < 4; part++)
+        bytes += part_bytes(n, w->codes != NULL, &p, part);
+    return bytes;
 }
 
-ec_csr_parts ec_csr_open(int64_t n, const void *form)
+ec_csr_parts ec_csr_open(int64_t n, int int8, const void *form)
 {
     const char *at = form;
     const int64_t *header = form;
     ec_csr_parts p = {.blocks_n = header[0], .blocks_k = header[1], .block_k = header[2]};
     p.start = (const int64_t *)(at += HEADER);
-    p.row = (const int32_t *)(at += part_bytes(n, &p, 0));
-    p.count = (const uint16_t *)(at += part_bytes(n, &p, 1));
-    p.local = (const uint16_t *)(at += part_bytes(n, &p, 2));
+    p.row = (const int32_t *)(at += part_bytes(n, int8, &p, 0));
+    p.sum = (const int32_t *)(at += part_bytes(n, int8, &p, 1));
+    p.count = (const uint16_t *)(at += part_bytes(n, int8, &p, 2));
+    p.local = (const uint16_t *)(at += part_bytes(n, int8, &p, 3));
     p.value = at + round8(2 * (size_t)p.start[p.blocks_n * p.blocks_k]);
     return p;
 }
 
+/* The rows of a block, most entries first; equal ones as they were. */
+static void sort_rows(int rows, const int64_t *found, uint16_t *order)
+{
+    for (int i = 0; i < rows; i++) {
+        int at = i;
+        for (; at > 0 && found[order[at - 1]] < found[i]; at--)
+            order[at] = order[at - 1];
+        order[at] = (uint16_t)i;
+    }
+}
+
+/* Entries first .. first + found - 1 as those of a block whose inputs begin at k0; returns how many they became. */
+static int64_t put(const ec_csr *w, int64_t first, int64_t found, int64_t k0, uint16_t *local, void *value)
+{
+    if (!w->codes) {
+        for (int64_t i = 0; i < found; i++)
+            local[i] = (uint16_t)(input(w, first + i) - k0);
+        if (found)
+            memcpy(value, w->values + first, sizeof *w->values * (size_t)found);
+        return found;
+    }
+    const int64_t padded = 4 * ec_div_up(found, 4);
+    for (int64_t i = 0; i < padded; i++) {
+        const int code = i < found ? w->codes[first + i] : 0;
+        local[i] = i < found ? (uint16_t)(2 * (input(w, first + i) - k0) + (code < 0)) : local[found - 1];
+        ((uint8_t *)value)[i] = (uint8_t)(code < 0 ? -code : code);
+    }
+    return padded;
+}
+
 void ec_csr_form(int64_t n, int64_t k, const ec_csr *w, void *form)
 {
+    const int int8 = w->codes != NULL;
     int64_t *header = form;
     header[2] = block_inputs(n, k, w);
     header[0] = count_blocks(n, w);
@@ -113,38 +153,38 @@ void ec_csr_form(int64_t n, int64_t k, const ec_csr *w, void *form)
     ec_csr_parts p = {.blocks_n = header[0], .blocks_k = header[1], .block_k = header[2]};
     int64_t *start = header + 3;
     start[p.blocks_n * p.blocks_k] = count_entries(n, k, w, p.block_k);
-    p = ec_csr_open(n, form);
+    p = ec_csr_open(n, int8, form);
     /* Just opened from memory that is the caller's to write. */
-    int32_t *row = (int32_t *)(uintptr_t)p.row;
+    int32_t *row = (int32_t *)(uintptr_t)p.row, *sum = (int32_t *)(uintptr_t)p.sum;
     uint16_t *count = (uint16_t *)(uintptr_t)p.count, *local = (uint16_t *)(uintptr_t)p.local;
-    float *values = (float *)(uintptr_t)p.value;
-    int16_t *codes = (int16_t *)(uintptr_t)p.value;
+    char *value = (char *)(uintptr_t)p.value;
 
-    int64_t out = 0, at = 0;
+    for (int64_t j = 0; int8 && j < n; j++) {
+        sum[2 * j] = sum[2 * j + 1] = 0;
+        for (int64_t e = w->indptr[j]; e < w->indptr[j + 1]; e++) {
+            sum[2 * j] += w->codes[e];
+            sum[2 * j + 1] -= EC_MIN(w->codes[e], 0);
+        }
+    }
+    int64_t out = 0;
     row[0] = 0;
     for (int64_t b = 0; b < p.blocks_n; b++) {
         row[b + 1] = (int32_t)block_end(n, w, row[b]);
-        int64_t done[EC_FORM_ROWS];
-        for (int64_t j = row[b]; j < row[b + 1]; j++)
-            done[j - row[b]] = w->indptr[j];
-        for (int64_t kb = 0; kb < p.blocks_k; kb++) {
+        const int rows = row[b + 1] - row[b];
+        int64_t done[EC_FORM_ROWS], found[EC_FORM_ROWS];
+        for (int i = 0; i < rows; i++)
+            done[i] = w->indptr[row[b] + i];
+        for (int64_t kb = 0; kb < p.blocks_k; kb++, count += 2 * rows) {
             *start++ = out;
-            for (int64_t j = row[b]; j < row[b + 1]; j++) {
-                const int64_t first = done[j - row[b]], found = entries_below(w, j, first, (kb + 1) * p.block_k);
-                done[j - row[b]] += found;
-                for (int64_t e = first; e < first + found; e++, out++) {
-                    local[out] = (uint16_t)(input(w, e) - kb * p.block_k);
-                    if (w->codes)
-                        codes[out] = w->codes[e];
-                    else
-                        values[out] = w->values[e];
-                }
-                const int odd = w->codes && found & 1;
-                if (odd) {
-                    local[out] = local[out - 1];
-                    codes[out++] = 0;
-                }
-                count[at++] = (uint16_t)(found + odd);
+            for (int i = 0; i < rows; i++)
+                found[i] = entries_below(w, row[b] + i, done[i], (kb + 1) * p.block_k);
+            sort_rows(rows, found, count + rows);
+            for (int at = 0; at < rows; at++) {
+                const int i = count[rows + at];
+                const int64_t entries = put(w, done[i], found[i], kb * p.block_k, local + out, value + out * (int8 ? 1 : 4));
+                count[at] = (uint16_t)(int8 ? entries / 4 : entries);
+                done[i] += found[i];
+                out += entries;
             }
         }
     }

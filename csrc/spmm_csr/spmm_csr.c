@@ -1,11 +1,17 @@
 /* CSR weights times rows of x, the driver of both kinds of values.
  *
- * Several tokens: x becomes panels [k][16] of 16 tokens, which fill the lanes; up to four panels pass a block of the weight's form
- * together. A thread takes a block of rows for such a group of tokens, adds up block after block of inputs, and turns the sums into rows
- * of y. One token or two: rows of CSR as they are, shared out by the number of entries. */
+ * Several tokens: x becomes groups of tokens, which fill the lanes: [groups][k][lanes]. A thread takes some blocks of rows of the weight's
+ * form for such a group, adds up block after block of inputs, and turns the sums into rows of y. One token: rows of CSR as they are, shared
+ * out by the number of entries. */
 #include "../kernels.h"
 
-enum { CHUNKS_PER_THREAD = 8, SUMS = EC_FORM_ROWS * EC_MAX_LANES, TURN = EC_MAX_LANES * EC_PANEL, TURNED = 2 * TURN + 16 };
+enum {
+    CHUNKS_PER_THREAD = 8,
+    MOST_BLOCKS = 4, /* of rows, in a chunk: the activations of a block of inputs are fetched once for all of them */
+    SUMS = MOST_BLOCKS * EC_FORM_ROWS * EC_MAX_LANES,
+    TURNED = EC_PANEL * EC_PANEL + 16,
+    PACK_K = 256 /* inputs to pack at a time */
+};
 
 typedef struct {
     int64_t m, n, k;
@@ -24,123 +30,154 @@ typedef struct {
     ec_quantize_rows_fn *quantize;
     ec_activation_fn *activation;
     ec_spmv_csr_fn *spmv;
-    int64_t panels, groups, chunks;
-    char *panel;      /* workspace: activation panels, */
-    float *sx;        /* scales of the rows, */
-    int32_t *zero;    /* their zero points, */
+    int64_t groups, chunks;
+    int lanes;        /* of the widest group: */
+    int64_t units;    /* groups share out so many sixteens of tokens, or eights if there is only one */
+    float *panel;     /* workspace: x for the kernels, float32 or int8, */
+    uint8_t *q;       /* quantised rows, four panels for each group, */
+    float *sx;        /* their scales, */
+    int32_t *zero;    /* and zero points, */
     float *scratch;   /* for each thread sums and room to turn them, */
     uint8_t *row;     /* and a quantised row; or one token as floats */
     const float *vector; /* the token of multiply_rows */
     int64_t token;
 } job;
 
-/* Bytes of an activation panel; and a line between them, so that the next does not share its sets of the cache, and for the last store
- * of a transposition. */
-static int64_t panel_bytes(int64_t k, int int8) { return (k + 1) * EC_LANES * (int8 ? 2 : 4); }
+/* Tokens of which groups are made. */
+static int unit(int64_t m, int int8) { return int8 ? (m > 16 ? 32 : 16) : m > 8 ? 16 : 8; }
 
 static size_t workspace(int64_t m, int64_t k, int threads, int int8)
 {
-    const size_t rows = (size_t)(ec_div_up(m, EC_LANES) * EC_LANES);
-    const int limit = ec_thread_limit(threads);
-    const size_t quantised = int8 ? 8 * rows + (size_t)ec_panel_bytes(k, limit < 4 ? 4 : limit) : 0;
-    return 64 + (size_t)panel_bytes(k, int8) * (rows / EC_LANES) + quantised + 4 * (size_t)limit * (SUMS + TURNED);
+    const size_t tokens = m > 1 ? (size_t)(ec_div_up(m, unit(m, int8)) * unit(m, int8)) : 0, limit = (size_t)ec_thread_limit(threads);
+    const size_t wide = (size_t)ec_panel_bytes(k, 1), rows = (limit < 4 ? 4 : limit) * wide;
+    const size_t x = int8 ? 3 * tokens * wide + rows + 8 * (tokens + (size_t)m) : 4 * tokens * (size_t)k;
+    return 64 + x + 4 * limit * (SUMS + TURNED);
 }
 
 size_t ec_spmm_csr_workspace(int64_t m, int64_t k, int threads) { return workspace(m, k, threads, 0); }
 size_t ec_spmm_csr8_workspace(int64_t m, int64_t k, int threads) { return workspace(m, k, threads, 1); }
 
-/* Row i as k bytes (room for ec_panel_bytes(k, 1)), with scale and zero point. */
-static void quantize_row(const job *j, int64_t i, uint8_t *row)
+/* Row i as k bytes, XORed with flip (room for ec_panel_bytes(k, 1)), with scale and zero point. */
+static void quantize_row(const job *j, int64_t i, uint8_t flip, uint8_t *row)
 {
-    if (!j->x) {
-        j->sx[i] = j->xscale[i];
-        j->zero[i] = j->xzero[i];
-        if (j->k)
-            memcpy(row, j->xq + i * j->k, (size_t)j->k);
+    if (j->x) {
+        j->quantize(1, j->k, j->x + i * j->ldx, j->ldx, flip, row, j->sx + i, j->zero + i);
         return;
     }
-    j->quantize(1, j->k, j->x + i * j->ldx, j->ldx, 0, row, j->sx + i, j->zero + i);
+    j->sx[i] = j->xscale[i];
+    j->zero[i] = j->xzero[i];
+    for (int64_t c = 0; c < j->k; c++)
+        row[c] = j->xq[i * j->k + c] ^ flip;
 }
 
-static void pack_panel(void *ctx, int64_t p, int thread)
+/* Panel p of lanes / 4 quantised rows. */
+static void quantize_panel(void *ctx, int64_t p, int thread)
 {
     const job *j = ctx;
-    const int64_t row0 = p * EC_LANES;
-    const int rows = (int)EC_MIN(j->m - row0, EC_LANES);
-    if (!j->w->codes) {
-        j->transpose(rows, j->k, j->x + row0 * j->ldx, j->ldx, (float *)(j->panel + p * panel_bytes(j->k, 0)), EC_LANES);
+    const int mr = j->lanes / 4;
+    const int64_t row0 = p * mr, bytes = ec_panel_bytes(j->k, mr);
+    uint8_t *panel = j->q + p * bytes;
+    if (j->x && row0 + mr <= j->m) {
+        j->quantize(mr, j->k, j->x + row0 * j->ldx, j->ldx, 0x80, panel, j->sx + row0, j->zero + row0);
         return;
     }
-    int16_t *out = (int16_t *)(j->panel + p * panel_bytes(j->k, 1));
-    for (int r = 0; r < EC_LANES; r++) {
-        const int64_t i = row0 + r;
-        if (r >= rows) { /* lanes without a token */
-            j->sx[i] = 0;
-            for (int64_t c = 0; c < j->k; c++)
-                out[c * EC_LANES + r] = 0;
-            continue;
-        }
-        uint8_t *row = j->row + ec_panel_bytes(j->k, thread);
-        quantize_row(j, i, row);
-        const int zero = j->zero[i];
-        for (int64_t c = 0; c < j->k; c++)
-            out[c * EC_LANES + r] = (int16_t)(row[c] - zero);
+    memset(panel, 0, (size_t)bytes); /* lanes without a token */
+    uint8_t *row = j->row + thread * ec_panel_bytes(j->k, 1);
+    for (int r = 0; r < mr && row0 + r < j->m; r++) {
+        memset(row, 0, (size_t)ec_panel_bytes(j->k, 1));
+        quantize_row(j, row0 + r, 0x80, row);
+        for (int64_t quad = 0; quad < ec_div_up(j->k, 4); quad++)
+            memcpy(panel + (quad * mr + r) * 4, row + 4 * quad, 4);
     }
 }
 
-/* 16 columns of y (or fewer) for the tokens of a group, from turned sums [tokens][16]. */
-static void finish(const job *j, const float *sums, int64_t token0, int64_t tokens, int64_t col0, int cols)
+static int64_t first_token(const job *j, int64_t group)
 {
-    const float *bias = j->bias ? j->bias + col0 : ec_no_bias, *sw = j->w->codes ? j->w->scale + col0 : NULL;
-    const int relu = j->act == EC_ACT_RELU;
-    for (int64_t t = 0; t < tokens; t++, sums += EC_PANEL) {
-        float *y = j->y + (token0 + t) * j->ldy + col0;
-        for (int c = 0; c < cols; c++) {
-            const float v = sw ? ec_canonical(sums[c] * sw[c] + bias[c]) : sums[c] + bias[c];
-            y[c] = relu && v <= 0 ? 0.0f : v;
-        }
-    }
+    return ec_part(j->units, j->groups, group) * (j->units == 1 ? j->lanes : j->w->codes ? EC_LANES8 : 16);
 }
 
-static void multiply(const job *j, int64_t b, int64_t p, int vecs, float *sums)
+/* Some inputs of a group. */
+static void pack(void *ctx, int64_t chunk, int thread)
+{
+    (void)thread;
+    const job *j = ctx;
+    const int64_t group = chunk % j->groups, k0 = chunk / j->groups * PACK_K, k = EC_MIN(j->k - k0, PACK_K);
+    if (j->w->codes) {
+        const int64_t panel = ec_panel_bytes(j->k, j->lanes / 4), wide = ec_panel_bytes(j->k, 1);
+        ec_use_pack_csr8()(j->lanes, ec_div_up(k, 4), j->q + 4 * group * panel + k0 * (j->lanes / 4), panel,
+                           (int8_t *)j->panel + 2 * j->lanes * (group * wide + k0));
+        return;
+    }
+    const int64_t token0 = first_token(j, group), lanes = first_token(j, group + 1) - token0;
+    const int tokens = (int)EC_MIN(j->m - token0, lanes);
+    j->transpose(tokens, k, j->x + token0 * j->ldx + k0, j->ldx, j->panel + token0 * j->k + k0 * lanes, lanes);
+}
+
+static void multiply(const job *j, int64_t b, int64_t kb, int64_t group, float *sums)
 {
     const ec_csr_parts *f = &j->form;
-    const int64_t rows = f->row[b + 1] - f->row[b], at = p * panel_bytes(j->k, j->w->codes != NULL);
-    for (int64_t kb = 0; kb < f->blocks_k; kb++) {
-        const int64_t start = f->start[b * f->blocks_k + kb], x = kb * f->block_k * EC_LANES;
-        const uint16_t *count = f->count + f->row[b] * f->blocks_k + kb * rows, *local = f->local + start;
-        if (j->w->codes)
-            ec_use_spmm_csr8()(vecs, &(ec_csr8_block){
-                .rows = rows, .first = kb == 0, .count = count, .local = local, .value = (const int16_t *)f->value + start,
-                .x = (const int16_t *)(j->panel + at) + x, .panel = panel_bytes(j->k, 1) / 2, .sums = (int32_t *)sums});
-        else
-            ec_use_spmm_csr()(vecs, &(ec_csr_block){
-                .rows = rows, .first = kb == 0, .count = count, .local = local, .value = (const float *)f->value + start,
-                .x = (const float *)(j->panel + at) + x, .panel = panel_bytes(j->k, 0) / 4, .sums = sums});
+    const int64_t rows = f->row[b + 1] - f->row[b], start = f->start[b * f->blocks_k + kb], k0 = kb * f->block_k;
+    const uint16_t *count = f->count + 2 * (f->row[b] * f->blocks_k + kb * rows);
+    if (j->w->codes)
+        ec_use_spmm_csr8()(j->lanes, &(ec_csr8_block){
+            .rows = rows, .first = kb == 0, .count = count, .order = count + rows, .local = f->local + start,
+            .value = (const uint8_t *)f->value + start, .sums = (int32_t *)sums,
+            .x = (const int8_t *)j->panel + 2 * j->lanes * (group * ec_panel_bytes(j->k, 1) + k0)});
+    else {
+        const int64_t token0 = first_token(j, group), lanes = first_token(j, group + 1) - token0;
+        ec_use_spmm_csr()((int)lanes, &(ec_csr_block){
+            .rows = rows, .first = kb == 0, .count = count, .order = count + rows, .local = f->local + start,
+            .value = (const float *)f->value + start, .sums = sums, .x = j->panel + token0 * j->k + k0 * lanes});
+    }
+}
+
+/* y of one token and up to 16 outputs from col on, from their sums. */
+static void finish(const job *j, const float *sums, int64_t token, int64_t col, int cols)
+{
+    float *y = j->y + token * j->ldy + col;
+    const float *bias = j->bias ? j->bias + col : ec_no_bias;
+    const int relu = j->act == EC_ACT_RELU;
+    if (!j->w->codes) {
+        for (int c = 0; c < cols; c++) {
+            const float v = sums[c] + bias[c];
+            y[c] = relu && v <= 0 ? 0.0f : v;
+        }
+        return;
+    }
+    /* sum (q - zero) w = sum (q - 128) w + (128 - zero) sum w; a negative w was multiplied with -(q - 128) - 1. */
+    const int32_t *add = j->form.sum + 2 * col;
+    const uint32_t zero = (uint32_t)(128 - j->zero[token]);
+    const float sx = j->sx[token], *sw = j->w->scale + col;
+    uint32_t whole[EC_PANEL];
+    memcpy(whole, sums, sizeof whole);
+    for (int c = 0; c < cols; c++) {
+        const int32_t sum = (int32_t)(whole[c] + zero * (uint32_t)add[2 * c] + (uint32_t)add[2 * c + 1]);
+        const float v = ec_canonical((float)sum * sx * sw[c] + bias[c]);
+        y[c] = relu && v <= 0 ? 0.0f : v;
     }
 }
 
 static void spmm_chunk(void *ctx, int64_t chunk, int thread)
 {
     const job *j = ctx;
-    const int64_t b = chunk / j->groups, group = chunk % j->groups;
-    const int64_t p = ec_part(j->panels, j->groups, group), vecs = ec_part(j->panels, j->groups, group + 1) - p, lanes = EC_LANES * vecs;
-    const int64_t token0 = p * EC_LANES, tokens = EC_MIN(j->m - token0, lanes);
-    const int64_t row0 = j->form.row[b], rows = j->form.row[b + 1] - row0;
-    float *sums = j->scratch + (int64_t)thread * (SUMS + TURNED), *turned = sums + SUMS, *scaled = turned + TURN + 16;
-    multiply(j, b, p, (int)vecs, sums);
-    for (int64_t r = 0; r < rows; r += EC_PANEL) {
-        const int cols = (int)EC_MIN(rows - r, EC_PANEL);
-        const float *part = sums + r * lanes;
-        if (j->w->codes) {
-            const int32_t *whole = (const int32_t *)sums + r * lanes;
-            for (int64_t i = 0; i < cols; i++)
-                for (int64_t t = 0; t < lanes; t++)
-                    scaled[i * lanes + t] = (float)whole[i * lanes + t] * j->sx[token0 + t];
-            part = scaled;
+    const int64_t part = chunk / j->groups, group = chunk % j->groups;
+    const int64_t b0 = ec_part(j->form.blocks_n, j->chunks, part), b1 = ec_part(j->form.blocks_n, j->chunks, part + 1);
+    const int64_t token0 = first_token(j, group), lanes = first_token(j, group + 1) - token0, tokens = EC_MIN(j->m - token0, lanes);
+    const int64_t row0 = j->form.row[b0], rows = j->form.row[b1] - row0;
+    float *sums = j->scratch + (int64_t)thread * (SUMS + TURNED), *turned = sums + SUMS;
+    for (int64_t kb = 0; kb < j->form.blocks_k; kb++)
+        for (int64_t b = b0; b < b1; b++)
+            multiply(j, b, kb, group, sums + (j->form.row[b] - row0) * lanes);
+    for (int64_t t0 = 0; t0 < tokens; t0 += EC_PANEL) { /* few rows of y at a time: each is a stream */
+        const int64_t t1 = EC_MIN(t0 + EC_PANEL, tokens);
+        for (int64_t r = 0; r < rows; r += EC_PANEL) {
+            const int cols = (int)EC_MIN(rows - r, EC_PANEL);
+            for (int64_t t = t0; t < t1; t++) /* what comes next */
+                __builtin_prefetch(j->y + (token0 + t) * j->ldy + row0 + r + EC_PANEL, 1);
+            j->transpose(cols, t1 - t0, sums + r * lanes + t0, lanes, turned, EC_PANEL);
+            for (int64_t t = t0; t < t1; t++)
+                finish(j, turned + (t - t0) * EC_PANEL, token0 + t, row0 + r, cols);
         }
-        j->transpose(cols, lanes, part, lanes, turned, EC_PANEL);
-        finish(j, turned, token0, tokens, row0 + r, cols);
     }
     if (j->act > EC_ACT_RELU)
         j->activation(j->act, tokens, rows, j->y + token0 * j->ldy + row0, j->ldy);
@@ -177,7 +214,7 @@ static void centre_token(void *ctx, int64_t chunk, int thread)
     const job *j = ctx;
     float *centred = (float *)j->row;
     uint8_t *row = j->row + 3 * ec_panel_bytes(j->k, 1);
-    quantize_row(j, j->token, row);
+    quantize_row(j, j->token, 0, row);
     for (int64_t c = 0; c < j->k; c++)
         centred[c] = (float)(row[c] - j->zero[j->token]);
 }
@@ -209,14 +246,18 @@ static int run(job *j, int threads, void *memory, size_t size)
     j->transpose = ec_use_transpose_f32();
     j->quantize = ec_use_quantize_rows();
     j->activation = ec_use_activation();
-    j->panels = ec_div_up(j->m, EC_LANES);
-    j->groups = ec_div_up(j->panels, EC_MAX_LANES / EC_LANES);
-    j->panel = (char *)(((uintptr_t)memory + 63) & ~(uintptr_t)63);
-    j->sx = (float *)(j->panel + j->panels * panel_bytes(j->k, int8));
-    j->scratch = j->sx;
+    const int one = unit(j->m, int8);
+    j->units = ec_div_up(j->m, one);
+    j->groups = int8 ? j->units : ec_div_up(j->units, EC_MAX_LANES / 16);
+    j->lanes = int8 || j->units == 1 ? one : EC_MAX_LANES;
+    const int64_t tokens = j->m > 1 ? j->units * one : 0, wide = ec_panel_bytes(j->k, 1);
+    j->panel = (float *)(((uintptr_t)memory + 63) & ~(uintptr_t)63);
+    j->scratch = j->panel + tokens * j->k;
     if (int8) {
-        j->zero = (int32_t *)(j->sx + EC_LANES * j->panels);
-        j->scratch = (float *)(j->zero + EC_LANES * j->panels);
+        j->q = (uint8_t *)j->panel + 2 * tokens * wide;
+        j->sx = (float *)(j->q + tokens * wide);
+        j->zero = (int32_t *)(j->sx + tokens + j->m);
+        j->scratch = (float *)(j->zero + tokens + j->m);
         j->row = (uint8_t *)(j->scratch + (int64_t)threads * (SUMS + TURNED));
     }
     if (!ec_csr_needs_form(j->m, j->n, j->k, j->w)) {
@@ -224,10 +265,14 @@ static int run(job *j, int threads, void *memory, size_t size)
         return EC_OK;
     }
     const int work = threads_for((double)j->m, (double)j->w->indptr[j->n], threads);
-    const int pack = ec_threads_that_pay(threads, (int8 ? 1 : 0.1) * (double)j->m * (double)j->k);
-    j->form = ec_csr_open(j->n, j->w->form);
-    ec_parallel(pack, j->panels, pack_panel, j);
-    ec_parallel(work, j->form.blocks_n * j->groups, spmm_chunk, j);
+    const int packers = ec_threads_that_pay(threads, 0.1 * (double)j->m * (double)j->k);
+    j->form = ec_csr_open(j->n, int8, j->w->form);
+    const int64_t blocks = j->form.blocks_n, least = ec_div_up(blocks, MOST_BLOCKS), enough = ec_div_up(CHUNKS_PER_THREAD * work, j->groups);
+    j->chunks = work == 1 || enough < least ? least : EC_MIN(enough, blocks);
+    if (int8)
+        ec_parallel(packers, 4 * j->groups, quantize_panel, j);
+    ec_parallel(packers, ec_div_up(j->k, PACK_K) * j->groups, pack, j);
+    ec_parallel(work, j->chunks * j->groups, spmm_chunk, j);
     return EC_OK;
 }
 

@@ -1,56 +1,54 @@
-/* int8 block of a CSR weight, AVX2: tokens in lanes, two entries at a time. Their activations, 16 bits each, are interleaved, and one
- * instruction multiplies both and adds: 2 * 255 * 127 fits 32 bits. */
+/* int8 block of a CSR weight, AVX2: tokens in lanes, four entries at a time. Their activations are interleaved, multiplied by the entries'
+ * absolute values and added in pairs, 2 * 127 * 128 fits 16 bits, then in fours. */
 #include "../kernels.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2")
 
-EC_INLINE void block(int vecs, const ec_csr8_block *b)
+EC_INLINE __m256i load(const void *p) { return _mm256_loadu_si256(p); }
+
+EC_INLINE __m256i dot(__m256i sum, __m256i w, __m256i x)
 {
-    const uint16_t *local = b->local;
-    const int16_t *value = b->value, *x0 = b->x, *x1 = x0 + b->panel, *x2 = x1 + b->panel, *x3 = x2 + b->panel;
-    int32_t *sums = b->sums;
-    for (int64_t r = 0; r < b->rows; r++, sums += EC_LANES * vecs) {
-        /* Interleaving works within 128 bits: tokens 0-3 and 8-11 of a panel come first, then 4-7 and 12-15. */
-        __m256i acc[8];
-#pragma GCC unroll 8
-        for (int h = 0; h < 2 * vecs; h++)
-            acc[h] = _mm256_setzero_si256();
-        for (int left = b->count[r]; left > 0; left -= 2, local += 2, value += 2) {
-            int pair;
-            memcpy(&pair, value, 4);
-            const __m256i w = _mm256_set1_epi32(pair);
-            const int64_t at = (int64_t)local[0] * EC_LANES, with = (int64_t)local[1] * EC_LANES;
-#pragma GCC unroll 4
-            for (int v = 0; v < vecs; v++) {
-                const int16_t *x = v == 0 ? x0 : v == 1 ? x1 : v == 2 ? x2 : x3;
-                const __m256i p = _mm256_loadu_si256((const __m256i *)(x + at)), q = _mm256_loadu_si256((const __m256i *)(x + with));
-                acc[2 * v] = _mm256_add_epi32(acc[2 * v], _mm256_madd_epi16(_mm256_unpacklo_epi16(p, q), w));
-                acc[2 * v + 1] = _mm256_add_epi32(acc[2 * v + 1], _mm256_madd_epi16(_mm256_unpackhi_epi16(p, q), w));
-            }
-        }
-#pragma GCC unroll 4
-        for (int v = 0; v < vecs; v++) {
-            __m256i *out = (__m256i *)(sums + EC_LANES * v);
-            __m256i lo = _mm256_permute2x128_si256(acc[2 * v], acc[2 * v + 1], 0x20);
-            __m256i hi = _mm256_permute2x128_si256(acc[2 * v], acc[2 * v + 1], 0x31);
-            if (!b->first) {
-                lo = _mm256_add_epi32(lo, _mm256_loadu_si256(out));
-                hi = _mm256_add_epi32(hi, _mm256_loadu_si256(out + 1));
-            }
-            _mm256_storeu_si256(out, lo);
-            _mm256_storeu_si256(out + 1, hi);
-        }
-    }
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
 }
 
-void ec_spmm_csr8_avx2(int vecs, const ec_csr8_block *b)
+#include "csr8_block_ymm.h"
+
+void ec_spmm_csr8_avx2(int lanes, const ec_csr8_block *b)
 {
-    switch (vecs) {
-    case 1: block(1, b); break;
-    case 2: block(2, b); break;
-    case 3: block(3, b); break;
-    default: block(4, b);
+    if (lanes == 16)
+        block16(b);
+    else
+        block32(b);
+}
+
+/* Four quads of 4 x 4 (lanes 16) or 8 x 4 bytes: bytes of one input together, then the four panels' dwords of one input. */
+void ec_pack_csr8_avx2(int lanes, int64_t quads, const uint8_t *q, int64_t panel, int8_t *x)
+{
+    const __m256i turn = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    const __m256i ones = _mm256_set1_epi8(-1);
+    for (int64_t i = 0; i < quads; i++, q += lanes, x += 8 * lanes) {
+        __m256i a[4];
+        EC_UNROLL(4)
+        for (int t = 0; t < 4; t++) {
+            const uint8_t *p = q + t * panel;
+            a[t] = _mm256_shuffle_epi8(lanes == 16 ? _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)p)) : load(p), turn);
+        }
+        const __m256i lo = _mm256_unpacklo_epi32(a[0], a[1]), lo2 = _mm256_unpacklo_epi32(a[2], a[3]);
+        const __m256i hi = _mm256_unpackhi_epi32(a[0], a[1]), hi2 = _mm256_unpackhi_epi32(a[2], a[3]);
+        const __m256i c[4] = {_mm256_unpacklo_epi64(lo, lo2), _mm256_unpackhi_epi64(lo, lo2), _mm256_unpacklo_epi64(hi, hi2),
+                              _mm256_unpackhi_epi64(hi, hi2)};
+        EC_UNROLL(4)
+        for (int t = 0; t < 4; t++) {
+            int8_t *out = x + 2 * lanes * t;
+            if (lanes == 16) {
+                _mm_storeu_si128((__m128i *)out, _mm256_castsi256_si128(c[t]));
+                _mm_storeu_si128((__m128i *)(out + 16), _mm256_castsi256_si128(_mm256_xor_si256(c[t], ones)));
+            } else {
+                _mm256_storeu_si256((__m256i *)out, c[t]);
+                _mm256_storeu_si256((__m256i *)(out + 32), _mm256_xor_si256(c[t], ones));
+            }
+        }
     }
 }
 EC_TARGET_END
