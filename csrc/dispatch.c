@@ -86,10 +86,11 @@ ec_gemm_sg_tile_fn ec_gemm_s4g_tile_scalar, ec_gemm_s4g_tile_avx2, ec_gemm_s4g_t
 ec_quantize_groups_fn ec_quantize_groups_scalar, ec_quantize_groups_avx2, ec_quantize_groups_avx512, ec_quantize_groups_neon;
 ec_expand_sg_fn ec_expand_sg_scalar, ec_expand_sg_avx2, ec_expand_sg_avx512, ec_expand_sg_neon;
 ec_gemv_sg_fn ec_gemv_sg_scalar, ec_gemv_sg_avx2, ec_gemv_sg_avx512, ec_gemv_sg_neon;
-ec_spmm_csr_fn ec_spmm_csr_scalar, ec_spmm_csr_avx2;
-ec_spmm_csr8_fn ec_spmm_csr8_scalar, ec_spmm_csr8_avx2;
-ec_pack_csr8_fn ec_pack_csr8_scalar, ec_pack_csr8_avx2;
+ec_spmm_csr_fn ec_spmm_csr_scalar, ec_spmm_csr_avx2, ec_spmm_csr_avx512, ec_spmm_csr_neon;
+ec_spmm_csr8_fn ec_spmm_csr8_scalar, ec_spmm_csr8_avx2, ec_spmm_csr8_avxvnni, ec_spmm_csr8_avx512vnni, ec_spmm_csr8_neon, ec_spmm_csr8_neondot;
+ec_pack_csr8_fn ec_pack_csr8_scalar, ec_pack_csr8_avx2, ec_pack_csr8_neon;
 ec_spmv_csr_fn ec_spmv_csr_scalar, ec_spmv_csr_avx2;
+ec_spmv_masks_fn ec_spmv_masks_avx2, ec_spmv_masks_avx512;
 ec_spmm_nm_tile_fn ec_spmm_nm_tile_avx2;
 ec_gather_s8_fn ec_gather_s8_scalar, ec_gather_s8_avx2;
 ec_transpose_f32_fn ec_transpose_f32_scalar, ec_transpose_f32_avx2, ec_transpose_f32_neon;
@@ -174,14 +175,22 @@ static const struct { int isa; ec_gemv_sg_fn *fn; } GEMV_SG[] = {
 
 static const struct { int isa; ec_spmm_csr_fn *fn; } SPMM_CSR[] = {
 #ifdef EC_X86
+    {AVX512, ec_spmm_csr_avx512},
     {AVX2, ec_spmm_csr_avx2},
+#elif defined(EC_ARM64)
+    {NEON, ec_spmm_csr_neon},
 #endif
     {SCALAR, ec_spmm_csr_scalar},
 };
 
 static const struct { int isa; ec_spmm_csr8_fn *fn; ec_pack_csr8_fn *pack; } SPMM_CSR8[] = {
 #ifdef EC_X86
+    {AVX512VNNI, ec_spmm_csr8_avx512vnni, ec_pack_csr8_avx2},
+    {AVXVNNI, ec_spmm_csr8_avxvnni, ec_pack_csr8_avx2},
     {AVX2, ec_spmm_csr8_avx2, ec_pack_csr8_avx2},
+#elif defined(EC_ARM64)
+    {NEONDOT, ec_spmm_csr8_neondot, ec_pack_csr8_neon},
+    {NEON, ec_spmm_csr8_neon, ec_pack_csr8_neon},
 #endif
     {SCALAR, ec_spmm_csr8_scalar, ec_pack_csr8_scalar},
 };
@@ -191,6 +200,14 @@ static const struct { int isa; ec_spmv_csr_fn *fn; } SPMV_CSR[] = {
     {AVX2, ec_spmv_csr_avx2},
 #endif
     {SCALAR, ec_spmv_csr_scalar},
+};
+
+static const struct { int isa; ec_spmv_masks_fn *fn; } SPMV_MASKS[] = {
+#ifdef EC_X86
+    {AVX512, ec_spmv_masks_avx512},
+    {AVX2, ec_spmv_masks_avx2},
+#endif
+    {SCALAR, NULL}, /* rows of CSR */
 };
 
 static const struct { int isa; ec_spmm_nm_tile_fn *tile; } SPMM_NM[] = {
@@ -294,6 +311,7 @@ ec_spmm_csr_fn *ec_use_spmm_csr(void) { CHOOSE(SPMM_CSR, i) return SPMM_CSR[i].f
 ec_spmm_csr8_fn *ec_use_spmm_csr8(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[i].fn; }
 ec_pack_csr8_fn *ec_use_pack_csr8(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[i].pack; }
 ec_spmv_csr_fn *ec_use_spmv_csr(void) { CHOOSE(SPMV_CSR, i) return SPMV_CSR[i].fn; }
+ec_spmv_masks_fn *ec_use_spmv_masks(void) { CHOOSE(SPMV_MASKS, i) return SPMV_MASKS[i].fn; }
 ec_spmm_nm_tile_fn *ec_use_spmm_nm(void) { CHOOSE(SPMM_NM, i) return SPMM_NM[i].tile; }
 ec_gather_s8_fn *ec_use_gather_s8(void) { CHOOSE(GATHER_S8, i) return GATHER_S8[i].fn; }
 ec_quantize_rows_fn *ec_use_quantize_rows(void) { CHOOSE(QUANTIZE_ROWS, i) return QUANTIZE_ROWS[i].fn; }

@@ -159,7 +159,9 @@ int ec_gemm_sg_f32(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx,
  * The indices are `indices`, or `short_indices` if that is not NULL (k at most 65536), in half the bytes.
  * float32 `values`; or, if `codes` is not NULL, int8 in -127 .. 127 with scale[n].
  * `form`: the same entries in the order of the kernels, written by ec_csr_form once for all calls: ec_csr_form_bytes() bytes, aligned to
- * 8. Calls for which ec_csr_needs_form() is 0 do not read it. */
+ * 8. Calls for which ec_csr_needs_form() is 0 do not read it.
+ * `masks`: a bit for each weight, likewise, by ec_csr_masks; or NULL, and all calls do without. A weight that never has either, for m = 1,
+ * may have its indices in any order, and more than once. */
 typedef struct {
     const int32_t *indptr, *indices;
     const uint16_t *short_indices;
@@ -167,10 +169,14 @@ typedef struct {
     const int8_t *codes;
     const float *scale;
     const void *form;
+    const void *masks;
 } ec_csr;
 int ec_csr_needs_form(int64_t m, int64_t n, int64_t k, const ec_csr *w);
 size_t ec_csr_form_bytes(int64_t n, int64_t k, const ec_csr *w);
 void ec_csr_form(int64_t n, int64_t k, const ec_csr *w, void *form);
+int ec_csr_needs_masks(int64_t m, int64_t n, int64_t k, const ec_csr *w);
+size_t ec_csr_masks_bytes(int64_t n, int64_t k, const ec_csr *w);
+void ec_csr_masks(int64_t n, int64_t k, const ec_csr *w, void *masks);
 
 /* y = act(x w^T + bias), x and w float32: what x holds where w has no entry plays no part. The order of summation depends on w, and on
  * whether m is 1: the same bits for every thread count. */

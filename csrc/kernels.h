@@ -283,6 +283,9 @@ typedef void ec_pack_csr8_fn(int lanes, int64_t quads, const uint8_t *q, int64_t
 /* sums[row1 - row0] = rows of w times one token x. int8 codes: x holds q - zero, and a sum is rounded once. */
 typedef void ec_spmv_csr_fn(const ec_csr *w, int64_t row0, int64_t row1, const float *x, float *sums);
 
+/* The same from the masks of w, float32: row r has 4 * words bytes of them. May read 32 bytes from the last entry of these rows on. */
+typedef void ec_spmv_masks_fn(const ec_csr *w, const uint8_t *mask, int64_t words, int64_t row0, int64_t row1, const float *x, float *sums);
+
 /* Where the parts of a form are, see csr_form.c. */
 typedef struct {
     int64_t blocks_n, blocks_k, block_k;
@@ -408,6 +411,7 @@ ec_spmm_csr_fn *ec_use_spmm_csr(void);
 ec_spmm_csr8_fn *ec_use_spmm_csr8(void);
 ec_pack_csr8_fn *ec_use_pack_csr8(void);
 ec_spmv_csr_fn *ec_use_spmv_csr(void);
+ec_spmv_masks_fn *ec_use_spmv_masks(void); /* NULL: none */
 ec_quantize_rows_fn *ec_use_quantize_rows(void);
 ec_spmm_nm_tile_fn *ec_use_spmm_nm(void); /* NULL: gather, then gemm_f32 */
 ec_gather_s8_fn *ec_use_gather_s8(void);

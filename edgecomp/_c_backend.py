@@ -191,24 +191,30 @@ def gemm_sg_f32(x: Float32, w: GroupedWeight, bias: Float32 | None, activation: 
 
 
 def _csr_struct(w: CSRWeight, m: int) -> Any:
-    """The struct ec_csr; with the form of the weight, derived once, if m rows of x want it."""
+    """The struct ec_csr; with the form or the masks of the weight, derived once, if m rows of x want them."""
     n, k = w.shape
     if w.pointers is None:
         indptr, scale = _buffer(_INT32S, w.indptr), _vector(w.scale)
         short = w.indices.dtype == np.uint16
         indices, narrow = (_NULL, _buffer(_UINT16S, w.indices)) if short else (_buffer(_INT32S, w.indices), _NULL)
         values, codes = (_buffer(_FLOATS, w.data), _NULL) if w.scale is None else (_NULL, _buffer(_INT8S, w.data))
-        struct = ffi.new("ec_csr *", (indptr, indices, narrow, values, codes, scale, _NULL))
+        struct = ffi.new("ec_csr *", (indptr, indices, narrow, values, codes, scale, _NULL, _NULL))
         object.__setattr__(w, "pointers", (struct, indptr, indices, narrow, values, codes, scale))
     struct = w.pointers[0]
-    if struct.form == _NULL and lib.ec_csr_needs_form(m, n, k, struct):
-        form = np.empty(-(-lib.ec_csr_form_bytes(n, k, struct) // 8), np.uint64)
-        lib.ec_csr_form(n, k, struct, _buffer(_VOID, form))
-        with _forming:  # one thread's form stays
-            if struct.form == _NULL:
-                object.__setattr__(w, "form", form.view(np.uint8))
-                struct.form = _buffer(_VOID, form)
+    if w.form is None and lib.ec_csr_needs_form(m, n, k, struct):
+        _derive(w, "form", np.empty(-(-lib.ec_csr_form_bytes(n, k, struct) // 8), np.uint64), lib.ec_csr_form)
+    if w.masks is None and lib.ec_csr_needs_masks(m, n, k, struct):
+        _derive(w, "masks", np.empty(lib.ec_csr_masks_bytes(n, k, struct), np.uint8), lib.ec_csr_masks)
     return struct
+
+
+def _derive(w: CSRWeight, name: str, memory: npt.NDArray[Any], write: Any) -> None:
+    struct, pointer = w.pointers[0], _buffer(_VOID, memory)
+    write(*w.shape, struct, pointer)
+    with _forming:  # what one thread derived stays
+        if getattr(w, name) is None:
+            setattr(struct, name, pointer)
+            object.__setattr__(w, name, memory.view(np.uint8))
 
 
 _forming = threading.Lock()

@@ -12,7 +12,7 @@ from edgecomp import arrays, backend, pool, reference
 from edgecomp.grouped import GroupedWeight
 from edgecomp.nm import NMWeight
 from edgecomp.reference import ACTIVATIONS
-from edgecomp.sparse import CSRWeight
+from edgecomp.sparse import CSRWeight, borrowed
 from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows, Weight
 
 _FLOAT32, _INT8, _INT32 = np.dtype(np.float32), np.dtype(np.int8), np.dtype(np.int32)
@@ -274,7 +274,8 @@ def spmm(a: Any, b: Any, *, out: npt.NDArray[np.float32] | None = None, threads:
     """a @ b, sparse times dense as SciPy writes it.
 
     Args:
-        a: CSRWeight or NMWeight [N, K], or a SciPy sparse matrix, from which a CSRWeight is built at each call: build it once.
+        a: CSRWeight or NMWeight [N, K]; or a SciPy sparse matrix, which is checked at each call, and converted unless it is CSR of float32
+            and b one column: build a CSRWeight once.
         b: float32 [K, M] or [K]. With int8 values in a, each column of b is quantised to uint8.
         out: float32 [N, M] or [N], C-contiguous; may not overlap b. Returned.
         threads: limit for this call, 1..1024.
@@ -289,11 +290,12 @@ def spmm(a: Any, b: Any, *, out: npt.NDArray[np.float32] | None = None, threads:
         array([[ 6., 60.],
                [ 1., 10.]], dtype=float32)
     """
-    if not isinstance(a, (CSRWeight, NMWeight)):
-        if not hasattr(a, "tocsr"):
-            raise TypeError(f"spmm: a is a {type(a).__name__}, wanted a CSRWeight, an NMWeight or a SciPy sparse matrix")
-        a = CSRWeight.from_scipy(a)
+    if not (isinstance(a, (CSRWeight, NMWeight)) or hasattr(a, "tocsr")):
+        raise TypeError(f"spmm: a is a {type(a).__name__}, wanted a CSRWeight, an NMWeight or a SciPy sparse matrix")
     b = arrays.to_float32(b, "spmm: b")
+    if not isinstance(a, (CSRWeight, NMWeight)):
+        own = borrowed(a) if b.shape[1:] in ((), (1,)) else None
+        a = CSRWeight.from_scipy(a) if own is None else own
     n, k = a.shape
     if b.ndim not in (1, 2) or b.shape[0] != k:
         raise ValueError(f"spmm: b has shape {b.shape}, a takes [{k}, M] or [{k}]")
@@ -332,7 +334,7 @@ def _conversions(name: str, given: arrays.Array, used: arrays.Array) -> list[str
 def explain(x: Any, w: Any, *, compute: str | None = None, threads: int | None = None) -> Explanation:
     """Which kernel `linear(x, w)` runs, on which ISA, with how many threads, and what is converted or copied on the way.
 
-    Nothing is computed. Raises what `linear` would raise for these arguments.
+    w may be a SciPy matrix too, for `spmm(w, x.T)`. Nothing is computed. Raises what `linear` would raise for these arguments.
 
     Example:
         >>> import numpy as np, edgecomp as ec
@@ -341,6 +343,9 @@ def explain(x: Any, w: Any, *, compute: str | None = None, threads: int | None =
         ('gemm_s8c', 'x: float64 converted to float32')
     """
     notes = []
+    if hasattr(w, "tocsr"):
+        w = CSRWeight.from_scipy(w)
+        notes.append("w: a SciPy matrix, which spmm takes and linear does not; checked and converted at each call: build a CSRWeight once")
     weight = _weight(w)
     n, k = weight.shape
     quantized = isinstance(x, QuantizedRows)

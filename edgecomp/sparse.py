@@ -21,16 +21,19 @@ class CSRWeight(Weight):
     Made by `edgecomp.to_csr(w)`, `CSRWeight.from_arrays(data, indices, indptr, shape)` or `CSRWeight.from_scipy(a)`. Within a row the
     indices ascend and none comes twice. They are uint16 where K is at most 65536 (an entry takes 6 bytes, with int8 values 3), else int32
     (8 and 5); a row takes 4 bytes (int8: 8) more. The compiled kernels derive a second form when a weight meets several rows of x for the
-    first time; from then on `nbytes` counts it.
+    first time: 6 bytes more for an entry, with int8 values 3 (filled up to fours), and 4 for each row of a block of inputs; and a bit
+    for each weight when one that has two fifths of them meets one row. From then on `nbytes` counts them.
     """
 
-    __slots__ = ("data", "form", "indices", "indptr", "scale")
+    __slots__ = ("data", "form", "indices", "indptr", "masks", "scale")
     data: npt.NDArray[Any]
     indices: npt.NDArray[Any]
     indptr: npt.NDArray[np.int32]
     scale: Float32 | None
     form: npt.NDArray[np.uint8] | None
-    """What the backend derived, None before."""
+    """What the backend derived for several rows of x, None before."""
+    masks: npt.NDArray[np.uint8] | None
+    """And for one."""
     layout: ClassVar[str] = "csr"
     _made_by = "edgecomp.to_csr, CSRWeight.from_arrays or CSRWeight.from_scipy"
 
@@ -98,7 +101,7 @@ class CSRWeight(Weight):
         columns, values, starts = _in_order(columns.astype(np.uint16 if k <= 65536 else np.int32), values, starts, where)
         if scale is None:
             _check_values(values, where)  # sums of duplicates may overflow
-        return cls._build(shape=(n, k), data=np.array(values), indices=np.array(columns), indptr=starts, scale=scale, form=None)
+        return cls._build(shape=(n, k), data=np.array(values), indices=np.array(columns), indptr=starts, scale=scale, form=None, masks=None)
 
     @classmethod
     def from_scipy(cls, a: Any, scale: Any = None) -> "Self":
@@ -143,7 +146,7 @@ class CSRWeight(Weight):
 
     def as_float32(self) -> "CSRWeight":
         """The same weight with the dequantised values; shares the indices."""
-        return self._build(shape=self.shape, data=self._values(), indices=self.indices, indptr=self.indptr, scale=None, form=None)
+        return self._build(shape=self.shape, data=self._values(), indices=self.indices, indptr=self.indptr, scale=None, form=None, masks=None)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         parts = {"data": self.data, "indices": self.indices, "indptr": self.indptr}
@@ -168,12 +171,31 @@ class CSRWeight(Weight):
 
     @property
     def nbytes(self) -> int:
-        """Bytes held: the entries, and the form the kernels derived from them, if they did."""
-        return super().nbytes + (0 if self.form is None else self.form.nbytes)
+        """Bytes held: the entries, and what the kernels derived from them, if they did."""
+        return super().nbytes + sum(derived.nbytes for derived in (self.form, self.masks) if derived is not None)
+
+
+def borrowed(a: Any) -> CSRWeight | None:
+    """A SciPy CSR matrix's own arrays, for one product with one vector: checked, but neither copied nor sorted. None if they would not do."""
+    where = "spmm: a"
+    if getattr(a, "format", "") != "csr" or len(a.shape) != 2 or a.data.ndim != 1 or len(a.data) > INT32_MAX:
+        return None
+    parts = a.data, a.indices, a.indptr
+    if [part.dtype for part in parts] != [np.float32, np.int32, np.int32] or not all(part.flags.c_contiguous for part in parts):
+        return None
+    (n, k), (data, columns, _) = _shape(a.shape, where), parts
+    if columns.shape != data.shape:
+        raise ValueError(f"{where}: indices has {len(columns)} entries, data {len(data)}")
+    starts = _indptr(a.indptr, n, len(data), where)
+    if len(data) and columns.view(np.uint32).max() >= k:  # negative ones are large
+        at = int(np.argmax(columns.view(np.uint32) >= k))
+        raise ValueError(f"{where}: indices[{at}] is {columns[at]}, wanted 0..{k - 1}")
+    _check_values(data, where)
+    return CSRWeight._build(shape=(n, k), data=data, indices=columns, indptr=starts, scale=None, form=None, masks=data[:0].view(np.uint8))
 
 
 def _rebuild(cls: type[CSRWeight], shape: tuple[int, int], data: Any, indices: Any, indptr: Any, scale: Any) -> CSRWeight:
-    return cls._build(shape=shape, data=data, indices=indices, indptr=indptr, scale=scale, form=None)
+    return cls._build(shape=shape, data=data, indices=indices, indptr=indptr, scale=scale, form=None, masks=None)
 
 
 def _shape(shape: Any, where: str) -> tuple[int, int]:

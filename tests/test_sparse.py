@@ -89,6 +89,7 @@ def test_refused():
     refused(ValueError, r"data\[0\] is inf", data=np.array([np.inf, 1, 2], f))
     refused(ValueError, "beyond float32", data=np.array([1, 1e300, 2]))
     refused(ValueError, "data has shape", data=np.ones((3, 1), f))
+    refused(ValueError, "data has 2147483648 entries, at most 2147483647", data=np.broadcast_to(f(1), 2**31))
     refused(TypeError, "data has dtype int32", data=np.array([1, 2, 3], np.int32))
     refused(TypeError, "data has dtype bool", data=np.ones(3, bool))
     refused(TypeError, "data has dtype complex64", data=np.ones(3, np.complex64))

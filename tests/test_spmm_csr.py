@@ -165,6 +165,68 @@ def test_spmm(impl):
     assert ec.spmm(w, b[:, :0]).shape == (20, 0)
 
 
+def test_spmm_of_a_scipy_matrix_with_one_vector(impl):
+    """Runs on its own arrays: indices in any order, duplicates too, and whatever is dense enough for masks."""
+    sparse = pytest.importorskip("scipy.sparse")
+    for density in (0.2, 0.9):
+        a, b = matrix(20, 70, density), rng.standard_normal(70).astype(f)
+        own = sparse.csr_array(a)
+        for j in range(20):
+            part = slice(own.indptr[j], own.indptr[j + 1])
+            own.data[part], own.indices[part] = own.data[part][::-1].copy(), own.indices[part][::-1].copy()
+        before = own.data.copy(), own.indices.copy()
+        for vector in (b, b[:, None]):
+            y = ec.spmm(own, vector)
+            assert y.shape == (20, *vector.shape[1:])
+            close(y.reshape(1, 20), b[None], a)
+        assert_bits(own.data, before[0])
+        assert_bits(own.indices, before[1])
+        close(ec.spmm(own, np.stack([b, b], 1)).T, np.stack([b, b]), a)  # copied and sorted
+    twice = sparse.csr_array((np.array([1, 2], f), [0, 0], [0, 2]), shape=(1, 1))
+    assert ec.spmm(twice, np.ones(1, f)).tolist() == [3]
+    assert ec.spmm(sparse.csr_array((3, 0), dtype=f), np.ones(0, f)).tolist() == [0, 0, 0]
+
+
+def test_a_broken_scipy_matrix_reaches_no_kernel():
+    sparse = pytest.importorskip("scipy.sparse")
+    for at, wrong, match in ((0, 3, r"indices\[0\] is 3, wanted 0\.\.2"), (1, -1, r"indices\[1\] is -1, wanted 0\.\.2")):
+        a = sparse.csr_array(np.eye(3, dtype=f))
+        a.indices[at] = wrong
+        for b in (np.ones(3, f), np.ones((3, 2), f)):
+            with pytest.raises(ValueError, match=match):
+                ec.spmm(a, b)
+    a = sparse.csr_array(np.eye(3, dtype=f))
+    a.indptr[1] = 3
+    with pytest.raises(ValueError, match=r"indptr\[2\] is 2, less than indptr\[1\]"):
+        ec.spmm(a, np.ones(3, f))
+    a = sparse.csr_array(np.eye(3, dtype=f))
+    a.data[2] = np.nan
+    with pytest.raises(ValueError, match=r"data\[2\] is nan"):
+        ec.spmm(a, np.ones(3, f))
+
+
+def test_what_is_derived_is_counted():
+    in_c = str(ec.info()["backend"]).startswith("c")
+    for bits_, m, density in ((None, 1, 0.3), (None, 1, 0.9), (None, 2, 0.3), (8, 1, 0.9), (8, 2, 0.3)):
+        w = ec.to_csr(matrix(40, 300, density), bits_)
+        stored = sum(part.nbytes for part in w.arrays().values())
+        assert w.nbytes == stored
+        ec.linear(np.ones((m, 300), f), w)
+        derived = [part for part in (w.form, w.masks) if part is not None]
+        masks = bits_ is None and m == 1 and density == 0.9  # which C has on some ISAs only
+        assert len(derived) in ([0, 1] if masks else [1] if m == 2 and in_c else [0])
+        assert w.nbytes == stored + sum(part.nbytes for part in derived)
+
+
+def test_bytes_of_an_entry():
+    """At 90 % zeros the int8 form is less than 0.32 of dense int8, indices and all."""
+    w = np.zeros((64, 4000), f)
+    w[:, ::10] = rng.standard_normal((64, 400))
+    w8 = ec.to_csr(w, 8)
+    assert w8.nbytes < 0.32 * ec.quantize(w).nbytes
+    assert w8.nbytes == 3 * w8.nnz + 8 * 64 + 4
+
+
 def test_spmm_refused():
     a = ec.to_csr(np.eye(3, dtype=f))
     with pytest.raises(TypeError, match="spmm: a is a ndarray, wanted a CSRWeight"):
@@ -189,3 +251,5 @@ def test_explain():
     e = ec.explain(x, ec.to_csr(w, 8), compute="float32")
     assert e.op == "spmm_csr"
     assert "converted to float32 at each call" in str(e)
+    sparse = pytest.importorskip("scipy.sparse")
+    assert "build a CSRWeight once" in str(ec.explain(x, sparse.csr_array(w)))

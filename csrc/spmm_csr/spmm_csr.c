@@ -30,6 +30,7 @@ typedef struct {
     ec_quantize_rows_fn *quantize;
     ec_activation_fn *activation;
     ec_spmv_csr_fn *spmv;
+    ec_spmv_masks_fn *masks;
     int64_t groups, chunks;
     int lanes;        /* of the widest group: */
     int64_t units;    /* groups share out so many sixteens of tokens, or eights if there is only one */
@@ -197,7 +198,15 @@ static void rows_chunk(void *ctx, int64_t chunk, int thread)
     const ec_csr *w = j->w;
     const int64_t row0 = ec_csr_split(j->n, w->indptr, j->chunks, chunk), row1 = ec_csr_split(j->n, w->indptr, j->chunks, chunk + 1);
     float *y = j->y + j->token * j->ldy;
-    j->spmv(w, row0, row1, j->vector, y + row0);
+    if (j->masks) {
+        /* It reads past a row's entries: near the end of all there are the last rows read CSR. */
+        int64_t last = row1;
+        while (last > row0 && w->indptr[last] + 8 > w->indptr[j->n])
+            last--;
+        j->masks(w, w->masks, ec_div_up(j->k, 32), row0, last, j->vector, y + row0);
+        j->spmv(w, last, row1, j->vector, y + last);
+    } else
+        j->spmv(w, row0, row1, j->vector, y + row0);
     for (int64_t r = row0; r < row1; r++) {
         const float bias = j->bias ? j->bias[r] : -0.0f;
         const float v = w->codes ? ec_canonical(y[r] * j->sx[j->token] * w->scale[r] + bias) : y[r] + bias;
@@ -223,6 +232,7 @@ static void multiply_rows(job *j, int threads)
 {
     threads = threads_for(1, (double)j->w->indptr[j->n], threads);
     j->spmv = ec_use_spmv_csr();
+    j->masks = j->w->masks && ec_csr_needs_masks(j->m, j->n, j->k, j->w) ? ec_use_spmv_masks() : NULL;
     j->chunks = threads == 1 ? 1 : EC_MIN(j->n, CHUNKS_PER_THREAD * threads);
     for (j->token = 0; j->token < j->m; j->token++) {
         j->vector = j->w->codes ? (const float *)j->row : j->x + j->token * j->ldx;

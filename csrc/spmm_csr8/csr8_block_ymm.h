@@ -59,3 +59,11 @@ EC_INLINE void block16(const ec_csr8_block *b)
         _mm256_storeu_si256(sums + 1, hi);
     }
 }
+
+EC_INLINE void any_block(int lanes, const ec_csr8_block *b)
+{
+    if (lanes == 16)
+        block16(b);
+    else
+        block32(b);
+}

@@ -14,13 +14,7 @@ EC_INLINE __m256i dot(__m256i sum, __m256i w, __m256i x)
 
 #include "csr8_block_ymm.h"
 
-void ec_spmm_csr8_avx2(int lanes, const ec_csr8_block *b)
-{
-    if (lanes == 16)
-        block16(b);
-    else
-        block32(b);
-}
+void ec_spmm_csr8_avx2(int lanes, const ec_csr8_block *b) { any_block(lanes, b); }
 
 /* Four quads of 4 x 4 (lanes 16) or 8 x 4 bytes: bytes of one input together, then the four panels' dwords of one input. */
 void ec_pack_csr8_avx2(int lanes, int64_t quads, const uint8_t *q, int64_t panel, int8_t *x)

@@ -47,6 +47,11 @@ static void make_csr(problem *p, int8_t *codes)
             else
                 values[e] = weights[j * p->k + found[e]];
     csr = (ec_csr){.indptr = indptr, .indices = indices, .short_indices = short_indices, .values = values, .codes = stored, .scale = p->wscale};
+    if (ec_csr_needs_masks(p->m, p->n, p->k, &csr)) {
+        void *masks = place(W_PLAIN, ec_csr_masks_bytes(p->n, p->k, &csr));
+        ec_csr_masks(p->n, p->k, &csr, masks);
+        csr.masks = masks;
+    }
     if (ec_csr_needs_form(p->m, p->n, p->k, &csr)) {
         static void *form;
         const size_t size = ec_csr_form_bytes(p->n, p->k, &csr);
