@@ -77,7 +77,8 @@ def test_wide_indices(path: Path) -> None:
 
 def test_indices_of_32_bits_where_16_would_do(path: Path) -> None:
     w = ec.to_csr(models.sparse(5, 9))
-    wide = ec.CSRWeight._build(shape=w.shape, data=w.data, indices=w.indices.astype(np.int32), indptr=w.indptr, scale=None, form=None, masks=None)
+    indices = w.indices.astype(np.int32)
+    wide = ec.CSRWeight._build(shape=w.shape, data=w.data, indices=indices, indptr=w.indptr, scale=None, form=None, masks=None)
     ec.save(path, {"w": wide})
     assert models.same(ec.load(path)["w"], w)
 
