@@ -1,39 +1,149 @@
-"""CSR against dense float32 at (4096, 4096), in one process: `python bench/sparse.py [tokens] [threads]`. Medians of seven calls."""
+"""CSR against dense float32: `python bench/sparse.py {many,few,one,power,spmv,numba} [--threads N] [--seconds S]`.
 
+Everything in one process; the forms of a line are called in turn, so that what else the machine does meets all of them. Medians, ms.
+"""
+
+import argparse
 import functools
+import pickle
 import statistics
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 import edgecomp as ec
+from edgecomp.sparse import CSRWeight
 
-SIZE, DENSITIES = 4096, (0.5, 0.3, 0.2, 0.1, 0.05, 0.01)
+DENSITIES = (0.5, 0.3, 0.2, 0.1, 0.05, 0.01)
+MANY = ((4096, 4096, 128), (1024, 1024, 512), (3072, 768, 128), (1024, 1024, 32))
+COLD = 160e6  # bytes of weights to go through before one comes again
+rng = np.random.default_rng(0)
 
 
-def milliseconds(call: Callable[[], object]) -> float:
-    call()
-    times = []
-    for _ in range(7):
-        start = time.perf_counter()
+def milliseconds(calls: Sequence[Callable[[], object]], seconds: float) -> list[float]:
+    """The median of each call, all of them in turn for so long."""
+    times: list[list[float]] = [[] for _ in calls]
+    for call in calls:
         call()
-        times.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(times)
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times[0]) < 5:
+        for call, found in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            call()
+            found.append(time.perf_counter() - start)
+    return [1e3 * statistics.median(found) for found in times]
 
 
-def main(tokens: int = 128, threads: int = 1) -> None:
-    rng = np.random.default_rng(0)
-    w, x = rng.standard_normal((SIZE, SIZE)).astype(np.float32), rng.standard_normal((tokens, SIZE)).astype(np.float32)
-    out, packed = np.zeros((tokens, SIZE), np.float32), ec.pack(w)
-    print("density  dense ms  csr ms  csr8 ms")
-    for density in DENSITIES:
-        pruned = ec.prune(w, 1 - density)
-        weights = packed, ec.to_csr(pruned), ec.to_csr(pruned, 8)
-        dense, csr, csr8 = (milliseconds(functools.partial(ec.linear, x, a, out=out, threads=threads)) for a in weights)
-        print(f"{density:7} {dense:9.2f} {csr:7.2f} {csr8:8.2f}   {dense / csr:.2f}x {dense / csr8:.2f}x", flush=True)
+def random(*shape: int) -> np.ndarray:
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
+def pruned(n: int, k: int, density: float) -> np.ndarray:
+    """Uniform random zeros."""
+    return np.where(rng.random((n, k), dtype=np.float32) < density, random(n, k), 0).astype(np.float32)
+
+
+def linear(weights: Sequence[object], x: np.ndarray, n: int, threads: int) -> Callable[[], object]:
+    """A product with the next of some weights."""
+    out, turn = np.zeros((len(x), n), np.float32), iter(range(10**9))
+    return lambda: ec.linear(x, weights[next(turn) % len(weights)], out=out, threads=threads)
+
+
+def line(*cells: object) -> None:
+    print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
+
+
+def head(*cells: object) -> None:
+    line(*cells)
+    print("|" + "---|" * len(cells))
+
+
+def compare(shapes: Sequence[tuple[int, int, int]], threads: int, seconds: float, cold: bool) -> None:
+    head("(N,K), M", "density", "dense", "csr", "csr8", "dense / csr", "csr / csr8")
+    for n, k, m in shapes:
+        x, dense = random(m, k), ec.pack(random(n, k))
+        for density in DENSITIES:
+            z = pruned(n, k, density)
+            calls = []
+            for w in (dense, ec.to_csr(z), ec.to_csr(z, 8)):
+                copies = int(COLD / w.nbytes) + 1 if cold else 1
+                weights = [w, *(pickle.loads(pickle.dumps(w)) for _ in range(copies - 1))]
+                for each in weights:
+                    ec.linear(x, each, threads=threads)
+                calls.append(linear(weights, x, n, threads))
+            d, c, c8 = milliseconds(calls, seconds)
+            line(f"({n},{k}), {m}", density, f"{d:.3f}", f"{c:.3f}", f"{c8:.3f}", f"{d / c:.2f}x", f"{c / c8:.2f}x")
+
+
+def power_law(n: int, k: int, nnz: int) -> CSRWeight:
+    """Row r of the sorted ones has entries in proportion to 1 / r, at most all; shuffled."""
+    share = 1 / np.arange(1, n + 1)
+    low, high = 0.0, float(n * k)
+    for _ in range(60):
+        scale = (low + high) / 2
+        low, high = (scale, high) if np.minimum(k, scale * share).sum() < nnz else (low, scale)
+    counts = rng.permutation(np.minimum(k, low * share).astype(int))
+    indices = np.concatenate([np.sort(rng.choice(k, c, replace=False)) for c in counts])
+    return CSRWeight.from_arrays(random(len(indices)), indices, np.concatenate([[0], np.cumsum(counts)]), (n, k))
+
+
+def power(threads: int, seconds: float) -> None:
+    """Power-law rows at 5 % density: how evenly the work is shared out."""
+    head("M", "uniform rows", "power-law rows", "share of the speed, per entry")
+    uniform = ec.to_csr(pruned(4096, 4096, 0.05))
+    law = power_law(4096, 4096, uniform.nnz)
+    for m in (1, 128):
+        x = random(m, 4096)
+        u, p = milliseconds([linear([w], x, 4096, threads) for w in (uniform, law)], seconds)
+        line(m, f"{u:.3f}", f"{p:.3f}", f"{100 * u / p * law.nnz / uniform.nnz:.0f} %")
+
+
+def spmv(threads: int, seconds: float) -> None:
+    n, each = 100_000, 10
+    indices = np.sort(rng.integers(0, n - each, (n, each)), axis=1) + np.arange(each)
+    w = CSRWeight.from_arrays(random(n * each), indices.reshape(-1), np.arange(n + 1) * each, (n, n))
+    try:
+        a = w.to_scipy()
+    except ImportError:
+        a = None
+    x = random(1, n)
+    calls = [linear([w], x, n, threads)]
+    if a is not None:
+        calls += [functools.partial(ec.spmm, a, x[0], threads=threads), lambda: a @ x[0]]
+    head("100,000 x 100,000, 10 per row", "ms")
+    for name, t in zip(("linear", "spmm of a SciPy matrix", "SciPy"), milliseconds(calls, seconds), strict=False):
+        line(name, f"{t:.3f}")
+
+
+def numba(threads: int, seconds: float) -> None:
+    head("(4096,4096), M = 128", "density", "C", "Numba", "share of C's speed")
+    x = random(128, 4096)
+    for density in (0.5, 0.1):
+        z = pruned(4096, 4096, density)
+        for name, w in (("csr", ec.to_csr(z)), ("csr8", ec.to_csr(z, 8))):
+            found = []
+            for backend in ("c", "numba"):
+                ec.set_backend(backend)
+                found += milliseconds([linear([w], x, 4096, threads)], seconds)
+            line(name, density, f"{found[0]:.2f}", f"{found[1]:.2f}", f"{100 * found[0] / found[1]:.0f} %")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=("many", "few", "one", "power", "spmv", "numba"))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each line")
+    args = parser.parse_args()
+    if args.what == "many":
+        compare(MANY, args.threads, args.seconds, cold=False)
+    elif args.what == "few":
+        compare([(4096, 4096, m) for m in (1, 2, 4, 8, 16, 32)], args.threads, args.seconds, cold=True)
+    elif args.what == "one":
+        compare([(4096, 4096, 1)], args.threads, args.seconds, cold=False)
+    else:
+        {"power": power, "spmv": spmv, "numba": numba}[args.what](args.threads, args.seconds)
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:3]))
+    main()

@@ -146,7 +146,8 @@ class CSRWeight(Weight):
 
     def as_float32(self) -> "CSRWeight":
         """The same weight with the dequantised values; shares the indices."""
-        return self._build(shape=self.shape, data=self._values(), indices=self.indices, indptr=self.indptr, scale=None, form=None, masks=None)
+        parts = {"data": self._values(), "indices": self.indices, "indptr": self.indptr}
+        return self._build(shape=self.shape, scale=None, form=None, masks=None, **parts)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         parts = {"data": self.data, "indices": self.indices, "indptr": self.indptr}
