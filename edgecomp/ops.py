@@ -334,7 +334,7 @@ def _conversions(name: str, given: arrays.Array, used: arrays.Array) -> list[str
 def explain(x: Any, w: Any, *, compute: str | None = None, threads: int | None = None) -> Explanation:
     """Which kernel `linear(x, w)` runs, on which ISA, with how many threads, and what is converted or copied on the way.
 
-    w may be a SciPy matrix too, for `spmm(w, x.T)`. Nothing is computed. Raises what `linear` would raise for these arguments.
+    Nothing is computed. Raises what `linear` would raise for these arguments.
 
     Example:
         >>> import numpy as np, edgecomp as ec
@@ -343,9 +343,6 @@ def explain(x: Any, w: Any, *, compute: str | None = None, threads: int | None =
         ('gemm_s8c', 'x: float64 converted to float32')
     """
     notes = []
-    if hasattr(w, "tocsr"):
-        w = CSRWeight.from_scipy(w)
-        notes.append("w: a SciPy matrix, which spmm takes and linear does not; checked and converted at each call: build a CSRWeight once")
     weight = _weight(w)
     n, k = weight.shape
     quantized = isinstance(x, QuantizedRows)
