@@ -1,5 +1,6 @@
 """The manifest of a model file: which tensors there are, of which kind, in which members. JSON, read as something a stranger wrote."""
 
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -23,6 +24,11 @@ Keys = dict[str, Any]
 
 def member(name: str, part: str) -> str:
     """The member that holds a part of a tensor. ValueError if the name cannot be one."""
+    return f"{_escaped(name)}@{part}.npy"
+
+
+@functools.lru_cache(4)  # one part after the other
+def _escaped(name: str) -> str:
     if not name:
         raise ValueError("the name is empty")
     try:
@@ -32,7 +38,7 @@ def member(name: str, part: str) -> str:
     text = re.sub(r"\.{2,}|(?<![^/])\.(?![^/])|(?<![^/])/|\.(?=npy\Z)", _escape, text)
     if len(text) > MAX_NAME:
         raise ValueError(f"the name has {len(text)} bytes, at most {MAX_NAME} are possible")
-    return f"{text}@{part}.npy"
+    return text
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -1,5 +1,6 @@
 """Headers of .npy members: written as NumPy does, read without evaluating anything."""
 
+import functools
 import re
 import struct
 from typing import Any, NamedTuple
@@ -26,12 +27,13 @@ class Header(NamedTuple):
     """Bytes from the start of the member to the array's data."""
 
 
-def descr(dtype: npt.DTypeLike) -> str:
+@functools.lru_cache(256)
+def descr(dtype: np.dtype[Any]) -> str:
     """A dtype as .npy headers have it."""
-    return repr(np.lib.format.dtype_to_descr(np.dtype(dtype)))
+    return repr(np.lib.format.dtype_to_descr(dtype))
 
 
-def header(dtype: npt.DTypeLike, shape: tuple[int, ...]) -> bytes:
+def header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     """The header of an array in C order, not padded: the member before it is."""
     text = f"{{'descr': {descr(dtype)}, 'fortran_order': False, 'shape': {shape!r}, }}\n".encode()
     return MAGIC + b"\1\0" + struct.pack("<H", len(text)) + text
@@ -49,6 +51,7 @@ def header_length(start: bytes) -> int:
     return int(length)
 
 
+@functools.lru_cache(64)  # a model has many arrays of few shapes
 def parse(data: bytes) -> Header:
     """The whole header. ValueError says what is wrong with it."""
     text = data[10 if data[6] == 1 else 12 :].decode("latin-1")

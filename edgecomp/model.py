@@ -114,21 +114,28 @@ class Model(Mapping[str, Any]):
         return FormatError(f"{self.path}: tensor {shown(name)}: {rule}")
 
     def _verify(self, archive: Archive) -> None:
-        """Every CRC, and the values of every tensor."""
+        """Every CRC, and the values of every tensor: at once, while its bytes are in the cache."""
         from concurrent.futures import ThreadPoolExecutor
 
-        data = archive.source.bytes
+        data, others = archive.source.bytes, dict(archive.members)
+        jobs: list[tuple[str | None, list[Member]]] = []
+        for name, keys in self._manifest["tensors"].items():
+            jobs.append((name, [others.pop(member) for member in keys["parts"].values()]))
+        jobs.append((None, list(others.values())))
 
-        def check(m: Member) -> int:
-            start = archive.start(m)
-            return crc32(data[start : start + m.size])
-
-        members = sorted(archive.members.values(), key=lambda m: -m.size)
-        with ThreadPoolExecutor(pool.get_num_threads()) as threads:
-            for m, crc in zip(members, threads.map(check, members), strict=True):
+        def check(job: tuple[str | None, list[Member]]) -> None:
+            name, members = job
+            for m in members:
+                start = archive.start(m)
+                crc = crc32(data[start : start + m.size])
                 if crc != m.crc:
                     raise FormatError(f"{self.path}: member {shown(m.name)}: its CRC-32 is {crc:08x}, the directory says {m.crc:08x}")
-            for _ in threads.map(lambda name: self._make(name, data), self):
+            if name is not None:
+                self._make(name, data)
+
+        jobs.sort(key=lambda job: -sum(m.size for m in job[1]))
+        with ThreadPoolExecutor(pool.get_num_threads()) as threads:
+            for _ in threads.map(check, jobs):
                 pass
 
     def __iter__(self) -> Iterator[str]:

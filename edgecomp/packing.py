@@ -1,5 +1,6 @@
 """One function per packed layout, and its inverse. Every ISA reads the same panels; csrc/README.md has the larger pictures."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,7 @@ STRIP = 32
 """Output features in a record of grouped weights: two 512-bit vectors of 32-bit sums."""
 
 
+@functools.lru_cache(64)
 def record_dtype(bits: int, group_size: int, scale_dtype: npt.DTypeLike, zero: str | None) -> np.dtype[np.void]:
     """One record of grouped weights: 32 outputs, one group of inputs. A multiple of 64 bytes; the codes begin at one.
 

@@ -6,7 +6,10 @@
     python examples/minilm.py --evaluate --weights csr --sparsity 0.5
     python examples/minilm.py --bench --threads 2  # against NumPy and, where installed, onnxruntime; --evaluate adds what it costs
 
-The model is downloaded once by examples/fetch.py, or given: --model DIR, with model.safetensors and tokenizer.json.
+    python examples/minilm.py --weights int4 --save minilm.npz && python examples/minilm.py --model minilm.npz "A cat." "A kitten."
+
+The model is downloaded once by examples/fetch.py, or given: --model DIR, with model.safetensors and tokenizer.json; or a model file that
+--save has written: it is mapped, and the kernels read it where it is.
 """
 
 from __future__ import annotations
@@ -78,17 +81,23 @@ class Encoder:
         from tokenizers import Tokenizer
 
         try:
-            self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-            t = load_file(folder / "model.safetensors")
+            saved = ec.load(folder) if folder.is_file() else None
+            self.tokenizer = Tokenizer.from_str(saved.metadata["tokenizer"] if saved else (folder / "tokenizer.json").read_text("utf-8"))
+            t = saved or load_file(folder / "model.safetensors")
         except Exception as error:  # of classes that the two packages do not name
             raise fetch.Unavailable(f"cannot read the model in {folder}: {error}") from None
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(MOST_TOKENS)
+        self.form = saved.metadata["weights"] if saved else weights
         self.threads = threads or ec.get_num_threads()
-        self.blas_threads = self.threads if weights == "numpy" else 1  # an idle thread of OpenBLAS spins, in the way of others
+        self.blas_threads = self.threads if self.form == "numpy" else 1  # an idle thread of OpenBLAS spins, in the way of others
         self.scores = np.empty((0, 0, 0, 0), np.float32)  # of the last sentence, for the next
         self.blas = ThreadpoolController()
         self.helpers = ThreadPoolExecutor(max(1, self.threads - 1))
+        if saved:
+            self.words, self.places, self.norm = t["words"], t["places"], (t["norm.weight"], t["norm.bias"])
+            self.layers = [Layer(*((t[f"{i}.{name}.weight"], t[f"{i}.{name}.bias"]) for name in Layer._fields)) for i in range(LAYERS)]
+            return
         self.words = t["embeddings.word_embeddings.weight"]
         self.places = t["embeddings.position_embeddings.weight"] + t["embeddings.token_type_embeddings.weight"][0]
         self.norm = t["embeddings.LayerNorm.weight"], t["embeddings.LayerNorm.bias"]
@@ -106,6 +115,13 @@ class Encoder:
         matrices = [qkv, *(pair(name) for name in ("attention.output.dense", "intermediate.dense", "output.dense"))]
         qkv, out, up, down = ((form(w), bias) for w, bias in matrices)
         return Layer(qkv, out, pair("attention.output.LayerNorm"), up, down, pair("output.LayerNorm"))
+
+    def save(self, path: Path) -> None:
+        """Writes a model file, tokenizer included."""
+        pairs = {"norm": self.norm} | {f"{i}.{name}": pair for i, layer in enumerate(self.layers) for name, pair in layer._asdict().items()}
+        tensors = {f"{name}.{part}": a for name, pair in pairs.items() for part, a in zip(("weight", "bias"), pair, strict=True)}
+        metadata = {"weights": self.form, "tokenizer": self.tokenizer.to_str()}
+        ec.save(path, {"words": self.words, "places": self.places, **tensors}, metadata)
 
     def embed(self, texts: Sequence[str]) -> Float32:
         """Unit vectors, one row a text."""
@@ -245,14 +261,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("text", nargs="*", help="sentences to compare")
     parser.add_argument("--weights", choices=FORMS, default="int8", help="form of the weights (int8)")
     parser.add_argument("--sparsity", type=float, default=SPARSITY, help=f"share of zeros of csr and csr8 ({SPARSITY})")
-    parser.add_argument("--model", type=Path, metavar="DIR", help="folder with model.safetensors and tokenizer.json")
+    parser.add_argument("--model", type=Path, metavar="DIR", help="folder with model.safetensors and tokenizer.json, or a file of --save")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write a model file of edgecomp, with the weights in their form")
     parser.add_argument("--threads", type=int, default=ec.get_num_threads(), help="1..1024 (what edgecomp uses by default)")
     parser.add_argument("--evaluate", action="store_true", help="correlation with people's judgement, cosine to float32")
     parser.add_argument("--bench", action="store_true", help="time a sentence in all forms, and in onnxruntime")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     given = parser.parse_args(argv)
-    if not (given.text or given.evaluate or given.bench):
-        parser.error("give sentences, --evaluate or --bench")
+    if not (given.text or given.evaluate or given.bench or given.save):
+        parser.error("give sentences, --evaluate, --bench or --save")
     if not 1 <= given.threads <= 1024:
         parser.error(f"--threads is {given.threads}, wanted 1..1024")
     if not 0 <= given.sparsity <= 1:
@@ -269,20 +286,25 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(given: argparse.Namespace) -> dict[str, Any]:
     """Does and shows what the command line asks for."""
-    folder, document, table = model(given.model), {"weights": given.weights, "threads": given.threads}, report.print_table
+    folder, table = model(given.model), report.print_table
     if given.json:
         table = lambda *_: None  # noqa: E731
     encoder = Encoder(folder, given.weights, given.threads, given.sparsity)
+    if given.save:
+        encoder.save(given.save)
+    if folder.is_file() and (given.evaluate or given.bench):  # other forms come from the model itself
+        folder = model(None)
+    document: dict[str, Any] = {"weights": encoder.form, "threads": given.threads}
     if given.text:
         similarity = (vectors := encoder.embed(given.text)) @ vectors.T
         document["similarity"] = similarity.tolist()
         rows = [[str(i), text[:60], *(f"{s:.3f}" for s in row)] for i, text, row in zip(count(1), given.text, similarity, strict=False)]
-        table(f"Cosine similarity, {given.weights} weights", ["", "text", *(row[0] for row in rows)], rows)
+        table(f"Cosine similarity, {encoder.form} weights", ["", "text", *(row[0] for row in rows)], rows)
     reference = Encoder(folder, "float32", given.threads) if given.evaluate else encoder
     if given.evaluate:
         found = document["evaluation"] = evaluate(encoder, reference)
         rows = [[name.replace("_", " "), f"{value:.4f}"] for name, value in found.items()]
-        table(f"50 news items, {given.weights} weights", ["", ""], rows)
+        table(f"50 news items, {encoder.form} weights", ["", ""], rows)
     if given.bench:
         import minilm_bench
 
@@ -306,6 +328,8 @@ def model(given: Path | None) -> Path:
         except fetch.Unavailable as error:
             advice = f"Run `python examples/fetch.py` where there is a network, or give the files: {MODEL}"
             raise fetch.Unavailable(f"{error}\n{advice}") from None
+    if given.is_file():
+        return given
     if missing := [name for name in fetch.MINILM.files if not (given / name).is_file()]:
         raise fetch.Unavailable(f"{given} has no {' and no '.join(missing)}; wanted {MODEL}")
     return given

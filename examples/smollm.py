@@ -5,8 +5,10 @@
     python examples/smollm.py --chat "Why is the sky blue?" --temperature 0.7
     python examples/smollm.py --perplexity lee       # of news items; or of any text file
     python examples/smollm.py --bench --threads 2
+    python examples/smollm.py --save smollm.npz && python examples/smollm.py --model smollm.npz "The capital of France is"
 
-The model is downloaded once by examples/fetch.py (93 MB), or given: --model FILE, a GGUF file of this model in Q4_1 and Q8_0.
+The model is downloaded once by examples/fetch.py (93 MB), or given: --model FILE, a GGUF file of this model in Q4_1 and Q8_0, or a model
+file that --save has written: it is mapped, and the kernels read it where it is.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import mmap
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,25 +96,38 @@ def weight(raw: dict[str, Any], *names: str) -> Any:
     return (ec.Int4Weight.from_gguf_q4_1 if kind == 3 else ec.GroupedInt8Weight.from_gguf_q8_0)(data, shape)
 
 
-def load(path: Path, compute: str = "int8") -> tuple[Llama, Any]:
-    """The model and its tokenizer."""
+def read_model(path: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """What a GGUF file or a model file says of the model, and its weights by name."""
+    with path.open("rb") as file:
+        if file.read(2) == b"PK":
+            saved = ec.load(path)
+            return saved.metadata, saved
+    meta, raw = read_gguf(path)
+    heads, kv_heads = (meta[f"llama.attention.head_count{kv}"] for kv in ("", "_kv"))
+    config = Config(heads, kv_heads, meta["llama.rope.freq_base"], meta["llama.attention.layer_norm_rms_epsilon"])
+    tensors = {"embedding": weight(raw, "token_embd"), "norm": weight(raw, "output_norm")}
+    for i in range(meta["llama.block_count"]):
+        for name, parts in TENSORS.items():
+            tensors[f"layers.{i}.{name}"] = weight(raw, *(f"blk.{i}.{part}" for part in parts))
+    words = {name: meta[f"tokenizer.ggml.{name}"] for name in ("tokens", "merges", "token_type")}
+    return {"config": config._asdict(), "layers": meta["llama.block_count"], **words}, tensors
+
+
+def load(path: Path, compute: str = "int8", save: Path | None = None) -> tuple[Llama, Any]:
+    """The model and its tokenizer; saved, too, if that is wanted."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     try:
-        meta, raw = read_gguf(path)
-        heads, kv_heads = (meta[f"llama.attention.head_count{kv}"] for kv in ("", "_kv"))
-        config = Config(heads, kv_heads, meta["llama.rope.freq_base"], meta["llama.attention.layer_norm_rms_epsilon"])
-        layers = []
-        for i in range(meta["llama.block_count"]):
-            q, k, v, out, up, gate, down, norm, norm2 = (f"blk.{i}.{name}" for name in TENSORS)
-            joined = weight(raw, q, k, v), weight(raw, out), weight(raw, gate), weight(raw, up), weight(raw, down)
-            layers.append(Layer(weight(raw, norm), *joined[:2], weight(raw, norm2), *joined[2:]))
-        model = Llama(config, weight(raw, "token_embd"), layers, weight(raw, "output_norm"), compute)
-        tokens, merges = meta["tokenizer.ggml.tokens"], [tuple(pair.split(" ")) for pair in meta["tokenizer.ggml.merges"]]
+        meta, tensors = read_model(path)
+        layers = [Layer(**{name: tensors[f"layers.{i}.{name}"] for name in TENSORS}) for i in range(meta["layers"])]
+        model = Llama(Config(**meta["config"]), tensors["embedding"], layers, tensors["norm"], compute)
+        tokens, merges = meta["tokens"], [tuple(pair.split(" ")) for pair in meta["merges"]]
         tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
-        special = [token for token, kind in zip(tokens, meta["tokenizer.ggml.token_type"], strict=True) if kind == 3]
-    except (OSError, KeyError, ValueError, struct.error) as error:
+        special = [token for token, kind in zip(tokens, meta["token_type"], strict=True) if kind == 3]
+    except (OSError, KeyError, TypeError, ValueError, struct.error) as error:
         raise fetch.Unavailable(f"cannot read the model in {path}: {type(error).__name__}: {error}") from None
+    if save:
+        ec.save(save, tensors, meta)
     splitter = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splitter)
     tokenizer.decoder = decoders.ByteLevel()
@@ -120,7 +135,15 @@ def load(path: Path, compute: str = "int8") -> tuple[Llama, Any]:
     return model, tokenizer
 
 
-TENSORS = "attn_q", "attn_k", "attn_v", "attn_output", "ffn_up", "ffn_gate", "ffn_down", "attn_norm", "ffn_norm"
+TENSORS = {  # of a layer, by their names here, and there
+    "norm": ["attn_norm"],
+    "qkv": ["attn_q", "attn_k", "attn_v"],
+    "out": ["attn_output"],
+    "norm2": ["ffn_norm"],
+    "gate": ["ffn_gate"],
+    "up": ["ffn_up"],
+    "down": ["ffn_down"],
+}
 
 
 # ---- the model
@@ -302,13 +325,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, help="of the samples")
     parser.add_argument("--compute", choices=("int8", "float32"), default="int8", help="of the products (int8)")
     parser.add_argument("--threads", type=int, default=ec.get_num_threads(), metavar="N", help="1..1024 (what edgecomp uses by default)")
-    parser.add_argument("--model", type=Path, metavar="FILE", help="a GGUF file")
+    parser.add_argument("--model", type=Path, metavar="FILE", help="a GGUF file, or what --save has written")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write a model file of edgecomp")
     parser.add_argument("--perplexity", metavar="FILE", help='of a text\'s first 2048 tokens, in windows of 512; "lee": 300 news items')
     parser.add_argument("--bench", action="store_true", help="tokens a second")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     given = parser.parse_args(argv)
-    if given.prompt is None and not (given.perplexity or given.bench):
-        parser.error("give a prompt, --perplexity or --bench")
+    if given.prompt is None and not (given.perplexity or given.bench or given.save):
+        parser.error("give a prompt, --perplexity, --bench or --save")
     for name, fine, wanted in (
         ("prompt", given.prompt != "", "a text"),
         ("tokens", given.tokens >= 1, "1 or more"),
@@ -334,7 +358,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
 
     table = (lambda *_: None) if given.json else report.print_table
     path, start = given.model or model_file(), time.perf_counter()
-    model, tokenizer = load(path, given.compute)
+    model, tokenizer = load(path, given.compute, given.save)
     document: dict[str, Any] = {"compute": given.compute, "threads": given.threads, "load_seconds": time.perf_counter() - start}
     # BLAS has the attention only, whose matrices are too small to share: its idle threads would spin, in the way of ours.
     with ec.threads(given.threads), threadpool_limits(1, "blas"):

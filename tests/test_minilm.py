@@ -69,6 +69,24 @@ def test_int8_is_close(minilm: ModuleType, encoder: Callable[[str], Any]) -> Non
     assert found["pearson"] == pytest.approx(found["float32_pearson"], abs=0.01)
 
 
+@pytest.mark.parametrize("form", ["numpy", "int8", "int4"])
+def test_saved(form: str, minilm: ModuleType, encoder: Callable[[str], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same vectors from the mapped file, and nothing else is needed."""
+    path = tmp_path / "m.npz"
+    encoder(form).save(path)
+    texts = ["A cat sits on the mat.", "Stocks fell."]
+    again = minilm.Encoder(path)
+    assert again.form == form
+    np.testing.assert_array_equal(again.embed(texts), encoder(form).embed(texts))
+    if form != "numpy":
+        assert "w: read where its file is mapped" in ec.explain(np.ones((1, 384), np.float32), again.layers[0].qkv[0]).notes
+    minilm.main([*texts, "--model", str(path), "--json"])
+    assert json.loads(capsys.readouterr().out)["weights"] == form
+    path.write_bytes(b"PK\3\4" * 10)
+    with pytest.raises(SystemExit, match="cannot read the model in"):
+        minilm.main([*texts, "--model", str(path)])
+
+
 @pytest.mark.parametrize(("form", "kind", "cosine"), [("csr8", ec.CSRWeight, 0.85), ("nm16", ec.NMWeight, 0.1)])
 def test_pruned_at_once(form: str, kind: type, cosine: float, minilm: ModuleType, fetched: Path, encoder: Callable[[str], Any]) -> None:
     """What pruning costs without training: some of the meaning stays."""
@@ -141,7 +159,7 @@ def test_accuracy_stands_beside_speed(
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ([], "give sentences, --evaluate or --bench"),
+        ([], "give sentences, --evaluate, --bench or --save"),
         (["x", "--threads", "0"], "--threads is 0, wanted 1..1024"),
         (["x", "--weights", "int3"], "invalid choice: 'int3'"),
         (["x", "--weights", "csr", "--sparsity", "90"], "--sparsity is 90.0, wanted 0..1"),

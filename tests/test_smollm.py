@@ -175,7 +175,7 @@ def test_characters_of_several_tokens(smollm: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ([], "give a prompt, --perplexity or --bench"),
+        ([], "give a prompt, --perplexity, --bench or --save"),
         ([""], "prompt is '', wanted a text"),
         (["x", "--tokens", "0"], "tokens is 0, wanted 1 or more"),
         (["x", "--temperature", "nan"], "temperature is nan, wanted 0 or more"),
@@ -197,7 +197,8 @@ Q6_K = HEADER + struct.pack("<Q", 1) + b"a" + struct.pack("<IQIQ", 1, 256, 14, 0
     ("data", "said"),
     [
         (b"", "cannot read the model"),
-        (b"PK\3\4" * 10, "no GGUF file of version 2 or 3"),
+        (b"PK\3\4" * 10, "FormatError: .*no ZIP file"),
+        (b"text" * 10, "no GGUF file of version 2 or 3"),
         (HEADER, "cannot read the model"),
         (Q6_K, "a has GGML type 14, wanted F32, Q4_1 or Q8_0"),
         (HEADER[:8] + bytes(16), "KeyError: 'llama.attention.head_count'"),
@@ -245,3 +246,15 @@ def test_perplexity_of_news(smollm: ModuleType, capsys: pytest.CaptureFixture[st
         found[compute] = json.loads(capsys.readouterr().out)["perplexity"]
     assert found["float32"] == pytest.approx(REFERENCE, rel=0.005)
     assert found["int8"] == pytest.approx(found["float32"], rel=0.01)
+
+
+@real
+def test_saved(smollm: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same words from the mapped model file, tokenizer included."""
+    path, prompt = tmp_path / "m.npz", ["The capital of France is", "--tokens", "6"]
+    smollm.main([*prompt, "--save", str(path)])
+    said = capsys.readouterr().out
+    smollm.main([*prompt, "--model", str(path)])
+    assert capsys.readouterr().out == said
+    model, _ = smollm.load(path)
+    assert "w: read where its file is mapped" in ec.explain(np.ones((1, 576), np.float32), model.layers[0].qkv).notes
