@@ -3,10 +3,7 @@
 import math
 import numbers
 import os
-import tempfile
-import zipfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +11,8 @@ import numpy.typing as npt
 
 from edgecomp import arrays
 from edgecomp.distillation import count_rows, divide, number, objective, one_of, reduce
+from edgecomp.model import load
+from edgecomp.model_writer import save
 from edgecomp.reference import Objective, kd_rows
 
 Float32 = npt.NDArray[np.float32]
@@ -22,6 +21,7 @@ Indices = npt.NDArray[np.int64]
 
 TAILS = ("lump", "drop")
 _CHUNK = 1 << 17  # values in float64 at a time
+_FORMAT = "edgecomp teacher top-k"
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class TeacherTopK:
 def save_teacher_topk(
     path: str | os.PathLike[str], teacher: Any, k: int, *, temperature: float = 1.0, values_dtype: str = "float16"
 ) -> None:
-    """Writes the k most probable classes of each row of the teacher's logits: an npz of 4 to 8 k bytes a row.
+    """Writes the k most probable classes of each row of the teacher's logits: a model file (docs/format.md) of 4 to 8 k bytes a row.
 
     Args:
         path: the file; replaced as a whole, or not at all.
@@ -74,29 +74,27 @@ def save_teacher_topk(
         with np.errstate(over="ignore"):
             values[i : i + step] = np.take_along_axis(x, best, axis=1) - normaliser[:, None]
         indices[i : i + step] = best
-    target = Path(path)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            arrays_of = {"values": values.reshape(shape), "indices": indices.reshape(shape)}
-            np.savez(file, temperature=np.float64(heat), classes=np.int64(classes), **arrays_of)  # type: ignore[arg-type]
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
+    told = {"format": _FORMAT, "temperature": heat, "classes": classes}
+    save(path, {"values": values.reshape(shape), "indices": indices.reshape(shape)}, metadata=told)
 
 
 def load_teacher_topk(path: str | os.PathLike[str]) -> TeacherTopK:
-    """Reads a file of `save_teacher_topk`. ValueError: it is none."""
+    """Reads a file of `save_teacher_topk`, every byte checked. ValueError: it is none."""
+    where = f"load_teacher_topk: {os.fsdecode(path)}"
     try:
-        with open(path, "rb") as raw:
-            file = np.load(raw, allow_pickle=False)
-            values, indices, heat, classes = (file[name] for name in ("values", "indices", "temperature", "classes"))
-    except (KeyError, IndexError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"load_teacher_topk: {os.fspath(path)} is no file of save_teacher_topk ({error})") from error
-    fits = values.shape == indices.shape and values.ndim > 0 and values.dtype.kind == "f" and indices.dtype.kind == "u"
-    if not fits or heat.shape != () or classes.shape != () or (indices.size and int(indices.max()) >= int(classes)):
-        raise ValueError(f"load_teacher_topk: {os.fspath(path)} has arrays that do not fit together")
+        with load(path, mmap=False, verify="full") as model:
+            told = model.metadata
+            if told.get("format") != _FORMAT or set(model) != {"values", "indices"}:
+                raise ValueError("a model file of something else")
+            values, indices = model["values"], model["indices"]
+    except (ValueError, ImportError) as error:
+        raise ValueError(f"{where} is no file of save_teacher_topk ({error})") from error
+    heat: Any = told.get("temperature")
+    classes: Any = told.get("classes")
+    numbers_fit = type(heat) is float and 0 < heat < math.inf and type(classes) is int and classes > 0
+    arrays_fit = all(type(a) is np.ndarray for a in (values, indices)) and values.dtype.kind == "f" and indices.dtype.kind == "u"
+    if not (numbers_fit and arrays_fit) or values.shape != indices.shape or values.ndim == 0 or (indices >= classes).any():
+        raise ValueError(f"{where} has arrays that do not fit together")
     return TeacherTopK(values.astype(np.float32), indices.astype(np.int64), float(heat), int(classes))
 
 
@@ -159,7 +157,7 @@ def topk_distillation_loss(
     if teacher_kind == "logits" and tail == "lump":
         raise ValueError(f'{f}: teacher_kind="logits" wants tail="drop": the probability of the other classes is not known')
     counted = count_rows(f, lead, classes, labels, sample_weight, ignore_index)
-    scale = divide(f, reduction, counted.weight, classes)
+    scale = divide(f, reduction, counted.total, classes)
     flat, values, at = arrays.rows(s), arrays.rows(t), given.astype(np.int64).reshape(-1, given.shape[-1])
     if at.size and (at.min() < 0 or at.max() >= classes):
         raise ValueError(f"{f}: teacher_indices has values outside 0..{classes - 1}")

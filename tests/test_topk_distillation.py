@@ -110,11 +110,33 @@ def test_files_that_are_none(tmp_path):
     np.savez(path, values=np.ones((2, 3), f))
     with pytest.raises(ValueError, match="is no file of save_teacher_topk"):
         ec.load_teacher_topk(path)
-    good = {"values": np.ones((2, 3), f), "indices": np.ones((2, 3), np.uint16), "temperature": np.float64(1), "classes": np.int64(5)}
-    for bad in ({"indices": np.full((2, 3), 5, np.uint16)}, {"values": np.ones((2, 2), f)}, {"temperature": np.ones(2)}):
-        np.savez(path, **(good | bad))
+    good = {"values": np.ones((2, 3), f), "indices": np.ones((2, 3), np.uint16)}
+    told = {"format": "edgecomp teacher top-k", "temperature": 1.0, "classes": 5}
+    ec.save(path, good, metadata=told)
+    assert ec.load_teacher_topk(path).classes == 5
+    for arrays, metadata in ((good, {}), (good | {"more": np.ones(1)}, told), ({"values": good["values"]}, told)):
+        ec.save(path, arrays, metadata=metadata)
+        with pytest.raises(ValueError, match="is no file of save_teacher_topk"):
+            ec.load_teacher_topk(path)
+    for bad, metadata in (
+        ({"indices": np.full((2, 3), 5, np.uint16)}, told),
+        ({"indices": np.ones((2, 3), np.int64)}, told),
+        ({"values": np.ones((2, 2), f)}, told),
+        ({"values": ec.quantize(np.ones((2, 3), f))}, told),
+        ({}, told | {"temperature": 0.0}),
+        ({}, told | {"temperature": "1"}),
+        ({}, told | {"classes": 5.0}),
+    ):
+        ec.save(path, good | bad, metadata=metadata)
         with pytest.raises(ValueError, match="has arrays that do not fit together"):
             ec.load_teacher_topk(path)
+    ec.save(path, good, metadata=told)
+    content = bytearray(path.read_bytes())
+    at = content.index(good["values"].tobytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is no file of save_teacher_topk"):
+        ec.load_teacher_topk(path)
 
 
 def test_bad_calls(tmp_path):
