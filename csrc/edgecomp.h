@@ -231,6 +231,11 @@ int ec_gemm_f32_threads(int64_t m, int64_t n, int64_t k, int threads);
 int ec_gemm_f32(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const float *w, int64_t ldw, const float *bias, int act,
                 float *y, int64_t ldy, int threads, void *workspace, size_t size);
 
+/* y += x w with w [k][ldw] as it stands, and x [m][ldx], or [k][ldx] if x_turned: the gradients of y = x w^T. As above otherwise. */
+size_t ec_gemm_f32_add_workspace(int64_t m, int64_t n, int64_t k);
+int ec_gemm_f32_add(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, int x_turned, const float *w, int64_t ldw, float *y,
+                    int64_t ldy, int threads, void *workspace, size_t size);
+
 /* ---- distillation -------------------------------------------------------------------------------------------------- */
 
 /* What distils, of the teacher's p and the student's q: sum p log(p/q); sum q log(q/p); beta KL(p, m) + (1 - beta) KL(q, m) with

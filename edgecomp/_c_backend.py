@@ -1,5 +1,6 @@
 """The C backend: one thin function per op over the cffi module. No checks and no decisions; importing it fails without the C library."""
 
+import functools
 import threading
 from typing import Any, cast
 
@@ -318,8 +319,22 @@ def gemm_f32(x: Float32, w: Float32 | DenseWeight, bias: Float32 | None, activat
         _recover(status, lib.ec_gemm_f32_workspace(m, k, ldw == 0, threads))
 
 
+def gemm_f32_add(x: Float32, w: Float32, y: Float32, threads: int = 0) -> None:
+    k, n = w.shape
+    m, turned = len(x), x.strides[1] != x.itemsize
+    px, ldx = _matrix(_FLOATS, x.T if turned else x, m if turned else k)
+    args = m, n, k, px, ldx, turned, *_matrix(_FLOATS, w, n), *_matrix(_FLOATS, y, n), threads
+    while status := lib.ec_gemm_f32_add(*args, _scratch.pointer, _scratch.size):
+        _recover(status, lib.ec_gemm_f32_add_workspace(m, n, k))
+
+
 KD_KINDS = {name: getattr(lib, "EC_KD_" + name.upper()) for name in ("kl", "reverse_kl", "jsd", "tvd", "mse")}
 _DOUBLES, _INT64S = ffi.typeof("double[]"), ffi.typeof("int64_t[]")
+
+
+@functools.lru_cache(maxsize=64)
+def _kd_struct(how: reference.Objective, scale: float) -> Any:
+    return ffi.new("ec_kd *", (KD_KINDS[how.kind], *how[1:], scale))
 
 
 def kd_loss(
@@ -334,7 +349,7 @@ def kd_loss(
     threads: int = 0,
 ) -> None:
     m, n = student.shape
-    struct = ffi.new("ec_kd *", (KD_KINDS[how.kind], *how[1:], scale))
+    struct = _kd_struct(how, scale)
     known = _NULL if labels is None else _buffer(_INT64S, labels)
     out, ldg = (_NULL, n) if grad is None else _matrix(_FLOATS, grad, n)
     args = (

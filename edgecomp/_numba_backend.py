@@ -301,6 +301,10 @@ def gemm_f32(x: Float32, w: Float32 | DenseWeight, bias: Float32 | None, activat
     _gemm_f32(x, (*weights, _NO_CODES, _NO_SCALES, *_NO_RECORDS), w.shape, bias, activation, y, threads)
 
 
+def gemm_f32_add(x: Float32, w: Float32, y: Float32, threads: int = 0) -> None:
+    reference.gemm_f32_add(x, w, y)  # NumPy's product
+
+
 def kd_loss(
     student: Float32,
     teacher: Float32,

@@ -11,8 +11,8 @@ from edgecomp.distillation import count_rows, divide, objective, reduce, run_row
 
 Float32 = npt.NDArray[np.float32]
 
-_CHUNK = 9 << 20  # logits at a time: 36 MiB
-_COLUMNS = 4096  # classes whose part of the weights' gradient is added at a time
+_CHUNK = 8 << 20  # logits at a time: 32 MiB
+_COLUMNS = 2048  # classes whose part of the gradients is added at a time: bounds the workspace of the products
 
 
 def _matrix(obj: Any, columns: int | None, where: str) -> Float32:
@@ -53,9 +53,9 @@ def linear_distillation_loss(
         teacher_hidden, teacher_weight: float32 [M, K2] and [V, K2], whose product is the teacher's logits.
         labels, temperature, alpha, kind, beta, reduction, ignore_index, label_smoothing, sample_weight, teacher_kind, scale_by_t2,
             return_grad: as there; labels and sample_weight are [M].
-        chunk: rows at a time; None: so many that their logits (both sides') take 36 MiB. Beside the results nothing of the size of
+        chunk: rows at a time; None: so many that their logits (both sides') take 32 MiB. Beside the results nothing of the size of
             M * V or V * K is allocated.
-        threads: limit of the loss and of hidden @ weight.T, 1..1024. The two products of the gradient are NumPy's.
+        threads: limit for this call, 1..1024.
 
     Returns:
         (loss, grad_hidden, grad_weight), or the loss alone: a Python float (float64 [M] with "none"), float32 [M, K] and [V, K].
@@ -94,17 +94,16 @@ def linear_distillation_loss(
     if shape != (m, v):
         raise ValueError(f"{f}: the teacher's logits have shape {shape}, the student's {(m, v)}")
     counted = count_rows(f, (m,), v, labels, sample_weight, ignore_index)
-    scale = divide(f, reduction, counted.weight, v)
+    scale = divide(f, reduction, counted.total, v)
     limit = pool.limit(threads, f"{f}: threads")
     if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, numbers.Integral) or chunk < 1):
         raise ValueError(f"{f}: chunk is {chunk!r}, wanted None or a positive int")
     step = min(int(chunk or max(1, _CHUNK // (v * (1 + made)))), max(m, 1))
 
     use, losses = backend.current(), np.empty(m)
-    grads = (np.empty_like(x, order="C"), np.zeros(w.shape, np.float32)) if return_grad else None
+    grads = (np.zeros(x.shape, np.float32), np.zeros(w.shape, np.float32)) if return_grad else None
     logits = np.empty((step, v), np.float32)
     other = np.empty((step, v), np.float32) if made else logits
-    part_grad = np.empty((min(v, _COLUMNS), x.shape[1]), np.float32)  # one for all: fresh pages cost as much as the product
     for i in range(0, m, step):
         part = slice(i, min(i + step, m))
         n = part.stop - i
@@ -117,10 +116,9 @@ def linear_distillation_loss(
         run_rows(s, t, known, how, scale, losses[part], s if grads else None, limit)
         if grads is None:
             continue
-        with np.errstate(all="ignore"):
-            np.matmul(s, w, out=grads[0][part])
-            for j in range(0, v, _COLUMNS):
-                columns = s[:, j : j + _COLUMNS]
-                grads[1][j : j + _COLUMNS] += np.matmul(columns.T, x[part], out=part_grad[: columns.shape[1]])
+        for j in range(0, v, _COLUMNS):
+            columns = slice(j, min(j + _COLUMNS, v))
+            use.gemm_f32_add(s[:, columns], w[columns], grads[0][part], limit)
+            use.gemm_f32_add(s[:, columns].T, x[part], grads[1][columns], limit)
     loss = reduce(reduction, losses, scale, (m,))
     return loss if grads is None else (loss, *grads)

@@ -168,6 +168,12 @@ def gemm_f32(
     _finish(v, activation, y, None, 0)
 
 
+def gemm_f32_add(x: Float32, w: Float32, y: Float32, threads: int = 0) -> None:
+    """y [M, N] += x [M, K] w [K, N] in float32. w and y have their rows one after the other; x its rows or its columns."""
+    with np.errstate(all="ignore"):
+        y += x @ w
+
+
 def _row_sums(products: npt.NDArray[Any], w: CSRWeight) -> npt.NDArray[Any]:
     """The sums of the entries' products, row of w by row; 0 for a row without entries."""
     full = w.indptr[1:] > w.indptr[:-1]

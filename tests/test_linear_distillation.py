@@ -8,6 +8,7 @@ import pytest
 from child import run_python
 
 import edgecomp as ec
+from edgecomp import backend
 
 f = np.float32
 
@@ -87,6 +88,20 @@ def test_bad_calls():
     ):
         with pytest.raises(ValueError, match=f"^linear_distillation_loss: {message}"):
             ec.linear_distillation_loss(*arguments, **options)
+
+
+def test_adds_to_what_is_there(impl):
+    """The products of gradients: x may be a transposed view, w and y columns of something wider."""
+    rng = np.random.default_rng(0)
+    for m, n, k in ((1, 1, 1), (5, 17, 3), (37, 40, 130), (8, 16, 1), (3, 5, 0), (0, 4, 3)):
+        x, w, y = (rng.standard_normal(s).astype(np.float32) for s in ((m, k), (k, n), (m, n)))
+        wide, out = np.full((k, n + 3), np.nan, np.float32), np.full((m, n + 2), 7, np.float32)
+        wide[:, 1 : n + 1] = w
+        for given in (x, np.ascontiguousarray(x.T).T):
+            out[:, 1:-1] = y
+            backend.current().gemm_f32_add(given, wide[:, 1 : n + 1], out[:, 1:-1], 2)
+            np.testing.assert_allclose(out[:, 1:-1], y + x.astype(float) @ w, rtol=1e-5, atol=1e-5)
+            assert (out[:, [0, -1]] == 7).all()
 
 
 PEAKS = """

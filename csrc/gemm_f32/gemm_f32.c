@@ -11,6 +11,8 @@ typedef struct {
     int64_t m, n, k;
     const float *x;
     int64_t ldx;
+    int x_turned;           /* x is [k][ldx] */
+    int add;                /* to what is in y */
     const float *w;         /* panels if ldw is 0, else rows */
     int64_t ldw;
     const int8_t *w8;       /* or int8 panels n16k4 with their scales */
@@ -56,7 +58,17 @@ static void pack_tile(void *ctx, int64_t tile, int thread)
     const job *j = ctx;
     const int64_t row = ec_part(j->m, j->tiles, tile);
     const int mr = (int)(ec_part(j->m, j->tiles, tile + 1) - row);
-    j->transpose(mr, j->k, j->x + row * j->ldx, j->ldx, j->panel + panel_at(row, tile, j->k), mr);
+    float *panel = j->panel + panel_at(row, tile, j->k);
+    if (!j->x_turned) {
+        j->transpose(mr, j->k, j->x + row * j->ldx, j->ldx, panel, mr);
+        return;
+    }
+    /* Copies of a fixed size, of which the next overwrites what is too much. */
+    const int64_t whole = mr <= 8 && row + 8 <= j->m ? j->k : 0;
+    for (int64_t c = 0; c < whole; c++)
+        memcpy(panel + c * mr, j->x + c * j->ldx + row, 32);
+    for (int64_t c = whole; c < j->k; c++)
+        memcpy(panel + c * mr, j->x + c * j->ldx + row, 4 * (size_t)mr);
 }
 
 /* Makes panels [k][16] of columns col0.. and k0 .. k0 + k of the weights. */
@@ -124,7 +136,7 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
                 .y = j->y + row * j->ldy + col0,
                 .ldy = j->ldy,
                 .cols = (int)EC_MIN(j->n - col0, nv * EC_PANEL),
-                .first = b == 0,
+                .first = b == 0 && !j->add,
                 .last = b + 1 == j->blocks,
                 .relu = j->act == EC_ACT_RELU,
                 .ahead = ahead,
@@ -225,4 +237,50 @@ int ec_gemm_sg_f32(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx,
 {
     job j = {.m = m, .n = n, .k = k, .x = x, .ldx = ldx, .grouped = w, .bits = bits, .bias = bias, .act = act, .y = y, .ldy = ldy};
     return run(&j, threads, workspace, size);
+}
+
+typedef struct {
+    int64_t n, k, ldw;
+    const float *w;
+    float *panels;
+} turning;
+
+enum { TURN_ROWS = 32 };
+
+/* Rows of w [k][n] are lines of its panels already. */
+static void turn_rows(void *ctx, int64_t task, int thread)
+{
+    (void)thread;
+    const turning *t = ctx;
+    for (int64_t row = task * TURN_ROWS; row < EC_MIN(t->k, (task + 1) * TURN_ROWS); row++) {
+        const float *from = t->w + row * t->ldw;
+        float *to = t->panels + row * EC_PANEL;
+        int64_t left = t->n;
+        for (; left >= EC_PANEL; left -= EC_PANEL, from += EC_PANEL, to += t->k * EC_PANEL)
+            memcpy(to, from, 4 * EC_PANEL);
+        if (left > 0) {
+            memset(to, 0, 4 * EC_PANEL);
+            memcpy(to, from, 4 * (size_t)left);
+        }
+    }
+}
+
+size_t ec_gemm_f32_add_workspace(int64_t m, int64_t n, int64_t k)
+{
+    return ec_gemm_f32_workspace(m, k, 1, 1) + 4 * (size_t)(ec_div_up(n, EC_PANEL) * EC_PANEL * k) + 64;
+}
+
+int ec_gemm_f32_add(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, int x_turned, const float *w, int64_t ldw, float *y,
+                    int64_t ldy, int threads, void *workspace, size_t size)
+{
+    if (size < ec_gemm_f32_add_workspace(m, n, k))
+        return EC_E_WORKSPACE;
+    const size_t used = ec_gemm_f32_workspace(m, k, 1, 1);
+    float *panels = (float *)(((uintptr_t)workspace + used + 63) & ~(uintptr_t)63);
+    turning t = {.n = n, .k = k, .ldw = ldw, .w = w, .panels = panels};
+    if (m == 0 || n == 0 || k == 0)
+        return EC_OK;
+    ec_parallel(ec_threads_that_pay(threads, 0.2 * (double)n * (double)k), ec_div_up(k, TURN_ROWS), turn_rows, &t);
+    job j = {.m = m, .n = n, .k = k, .x = x, .ldx = ldx, .x_turned = x_turned, .add = 1, .w = panels, .act = EC_ACT_NONE, .y = y, .ldy = ldy};
+    return run(&j, threads, workspace, used);
 }

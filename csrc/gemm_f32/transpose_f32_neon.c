@@ -3,18 +3,7 @@
 #ifdef EC_ARM64
 #include <arm_neon.h>
 
-EC_INLINE float64x2_t f64(float32x4_t v) { return vreinterpretq_f64_f32(v); }
-EC_INLINE float32x4_t f32(float64x2_t v) { return vreinterpretq_f32_f64(v); }
-
-EC_INLINE void transpose(float32x4_t r[4])
-{
-    const float32x4_t even0 = vtrn1q_f32(r[0], r[1]), odd0 = vtrn2q_f32(r[0], r[1]);
-    const float32x4_t even2 = vtrn1q_f32(r[2], r[3]), odd2 = vtrn2q_f32(r[2], r[3]);
-    r[0] = f32(vtrn1q_f64(f64(even0), f64(even2)));
-    r[1] = f32(vtrn1q_f64(f64(odd0), f64(odd2)));
-    r[2] = f32(vtrn2q_f64(f64(even0), f64(even2)));
-    r[3] = f32(vtrn2q_f64(f64(odd0), f64(odd2)));
-}
+#include "transpose_neon.h"
 
 /* Up to 8 rows. Each k stores 8 floats; with a stride below 8 the next k's store overwrites what is too many. */
 EC_INLINE void eight_rows(int rows, int64_t k, const float *x, int64_t ldx, float *out, int64_t stride)

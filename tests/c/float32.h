@@ -94,7 +94,44 @@ static void call_gemm_f32(const problem *p, const options *o, int plain, float *
                       size), EC_OK);
 }
 
-static void check_gemm_f32(const problem *p) { check_float_op(p, call_gemm_f32, 2); }
+/* y += x w with both as they are, and with x turned: within the bound of sums that begin with y, and the same bits from other threads. */
+static void check_gemm_f32_add(const problem *p)
+{
+    static float *turned_x, *turned_w;
+    const int64_t ldn = p->n + below(9), ldm = p->m + below(9), ldy = p->n + below(9);
+    resized(&turned_x, (size_t)(p->k * ldm)), resized(&turned_w, (size_t)(p->k * ldn));
+    for (int64_t c = 0; c < p->k; c++) {
+        for (int64_t i = 0; i < p->m; i++)
+            turned_x[c * ldm + i] = p->x[i * p->ldx + c];
+        for (int64_t j = 0; j < p->n; j++)
+            turned_w[c * ldn + j] = weights[j * p->k + c];
+    }
+    float *y[2];
+    for (int t = 0; t < 2; t++) {
+        const int threads = t ? 1 + below(4) : 1;
+        const size_t size = ec_gemm_f32_add_workspace(p->m, p->n, p->k);
+        snprintf(now->call, sizeof now->call, "add turned=%d threads=%d", t, threads);
+        y[t] = place(t ? Y2 : Y, 4 * extent(p->m, p->n, ldy));
+        for (int64_t i = 0; i < p->m; i++)
+            memcpy(y[t] + i * ldy, p->bias, 4 * (size_t)p->n);
+        void *work = place(WORK, size);
+        float *x = place(XQ, 4 * (t ? extent(p->k, p->m, ldm) : extent(p->m, p->k, p->ldx)));
+        memcpy(x, t ? turned_x : p->x, 4 * (t ? extent(p->k, p->m, ldm) : extent(p->m, p->k, p->ldx)));
+        float *w = place(XSCALE, 4 * extent(p->k, p->n, ldn));
+        memcpy(w, turned_w, 4 * extent(p->k, p->n, ldn));
+        enter();
+        leave(ec_gemm_f32_add(p->m, p->n, p->k, x, t ? ldm : p->ldx, t, w, ldn, y[t], ldy, threads, work, size), EC_OK);
+        check_bound(p, y[t], ldy, p->bias);
+    }
+    for (int64_t i = 0; i < p->m; i++)
+        check_floats(1, p->n, y[1] + i * ldy, ldy, y[0] + i * ldy, EC_ACT_NONE, 0);
+}
+
+static void check_gemm_f32(const problem *p)
+{
+    check_float_op(p, call_gemm_f32, 2);
+    check_gemm_f32_add(p);
+}
 
 /* ---- gemm_s8c_f32 ---------------------------------------------------------------------------------------------------------- */
 
