@@ -1,5 +1,7 @@
 """Knowledge distillation: the loss of a student's logits and its gradient, without a [batch, classes] temporary."""
 
+import contextlib
+import functools
 import math
 import numbers
 from collections.abc import Callable
@@ -99,7 +101,7 @@ def distillation_loss(
         f, labels is not None, temperature, alpha, kind, beta, label_smoothing, teacher_kind, scale_by_t2,
     )  # fmt: skip
     counted = count_rows(f, s.shape[:-1], s.shape[-1], labels, sample_weight, ignore_index)
-    scale = divide(f, reduction, counted.weight, s.shape[-1])
+    scale = divide(f, reduction, counted.total, s.shape[-1])
     limit = pool.limit(threads, f"{f}: threads")
     grad = _gradient(f, student, s, return_grad, grad_out, t, labels, sample_weight)
     losses = np.empty(len(counted.weight))
@@ -115,6 +117,7 @@ class Counted(NamedTuple):
 
     labels: npt.NDArray[np.int64] | None
     weight: Float64  # [M], 0 for rows that are ignored
+    total: float  # the sum of the weights
 
 
 def _float(obj: Any, where: str) -> Array:
@@ -125,7 +128,7 @@ def _float(obj: Any, where: str) -> Array:
 
 def number(where: str, value: Any, wanted: str, fits: Callable[[float], bool]) -> float:
     """value as a float for which `fits` holds: TypeError, ValueError."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
         raise TypeError(f"{where} is a {type(value).__name__}, wanted {wanted}")
     if not fits(float(value)):
         raise ValueError(f"{where} is {value!r}, wanted {wanted}")
@@ -137,7 +140,14 @@ def one_of(where: str, value: Any, names: tuple[str, ...]) -> None:
         raise ValueError(f"{where} is {value!r}, wanted one of {', '.join(names)}")
 
 
-def objective(
+def objective(*options: Any) -> Objective:
+    """The checked options of a loss, see `_objective`; a training loop has the same ones at every step."""
+    with contextlib.suppress(TypeError):  # not hashable, or of a wrong type: what follows says which
+        return _known_objective(*options)
+    return _objective(*options)
+
+
+def _objective(
     f: str,
     labelled: bool,
     temperature: Any,
@@ -171,12 +181,17 @@ def objective(
     return Objective(kind if weight else "kl", t, t if teacher_kind == "logits" else 1.0, weight, 1 - alpha, beta, smoothing)
 
 
+_known_objective = functools.lru_cache(maxsize=64, typed=True)(_objective)
+_ONES = np.ones(1024)
+_ONES.flags.writeable = False
+
+
 def count_rows(f: str, lead: tuple[int, ...], classes: int, labels: Any, sample_weight: Any, ignore_index: Any) -> Counted:
     """Labels and weights, checked, of rows of shape `lead`."""
-    if isinstance(ignore_index, bool) or not isinstance(ignore_index, numbers.Integral):
+    if type(ignore_index) is not int and (isinstance(ignore_index, bool) or not isinstance(ignore_index, numbers.Integral)):
         raise TypeError(f"{f}: ignore_index is a {type(ignore_index).__name__}, wanted an int")
-    m = math.prod(lead)
-    weight = np.ones(m)
+    ignore, m = int(ignore_index), math.prod(lead)
+    weight, total = _ONES[:m] if m <= len(_ONES) else np.ones(m), float(m)
     if sample_weight is not None:
         given = arrays.to_numpy(sample_weight, f"{f}: sample_weight")
         if given.dtype.kind != "f":
@@ -184,37 +199,41 @@ def count_rows(f: str, lead: tuple[int, ...], classes: int, labels: Any, sample_
         if given.shape != lead:
             raise ValueError(f"{f}: sample_weight has shape {given.shape}, wanted {lead}")
         weight = given.astype(np.float64).reshape(-1)
+        total = float(weight.sum())
         if not (np.isfinite(weight) & (weight >= 0)).all():
             raise ValueError(f"{f}: sample_weight has a value that is negative or not finite")
     if labels is None:
-        return Counted(None, weight)
+        return Counted(None, weight, total)
     given = arrays.to_numpy(labels, f"{f}: labels")
     if given.dtype.kind not in "iu":
         raise TypeError(f"{f}: labels has dtype {given.dtype}, wanted integers")
     if given.shape != lead:
         raise ValueError(f"{f}: labels has shape {given.shape}, wanted {lead}")
-    wanted = given.astype(np.int64).reshape(-1)
-    ignored = wanted == int(ignore_index)
+    wanted = np.ascontiguousarray(given, np.int64).reshape(-1)
+    if m and not 0 <= ignore < classes and np.maximum.reduce(wanted.view(np.uint64)) < classes:
+        return Counted(wanted, weight, total)  # all are classes
+    ignored = wanted == ignore
     bad = ~ignored & ((wanted < 0) | (wanted >= classes))
     if bad.any():
         at = int(np.argmax(bad))
         raise ValueError(f"{f}: labels has {wanted[at]} in row {at}, wanted 0..{classes - 1} or ignore_index ({ignore_index})")
-    return Counted(wanted, np.where(ignored, 0.0, weight))
+    weight = np.where(ignored, 0.0, weight)
+    return Counted(wanted, weight, float(weight.sum()))
 
 
-def divide(f: str, reduction: Any, weight: Float64, classes: int) -> float:
-    """What the sum over the rows is multiplied with: 0 where the divisor is 0."""
+def divide(f: str, reduction: Any, total: float, classes: int) -> float:
+    """What the sum over the rows is multiplied with: 0 where the divisor is 0. total: of the rows' weights."""
     one_of(f"{f}: reduction", reduction, REDUCTIONS)
     if reduction in ("sum", "none"):
         return 1.0
-    total = float(weight.sum()) * (classes if reduction == "mean" else 1)
-    return 1 / total if total else 0.0
+    divisor = total * (classes if reduction == "mean" else 1)
+    return 1 / divisor if divisor else 0.0
 
 
 def reduce(reduction: str, losses: Float64, scale: float, lead: tuple[int, ...]) -> Any:
     if reduction == "none":
         return losses.reshape(lead)
-    return float(losses.sum()) * scale if scale else math.nan
+    return float(np.add.reduce(losses)) * scale if scale else math.nan
 
 
 def _gradient(f: str, student: Any, s: Array, return_grad: Any, grad_out: Any, t: Array, *others: Any) -> Float32 | None:
@@ -227,8 +246,12 @@ def _gradient(f: str, student: Any, s: Array, return_grad: Any, grad_out: Any, t
         return np.empty(s.shape, np.float32)
     inputs = [t, *(arrays.to_numpy(o, f) for o in others if o is not None)]
     given = arrays.to_numpy(student, f)
-    same = isinstance(grad_out, np.ndarray) and grad_out.__array_interface__["data"] == given.__array_interface__["data"]
-    if not (same and grad_out.dtype == given.dtype and grad_out.shape == given.shape and grad_out.strides == given.strides):
+    if grad_out is not given and not (
+        isinstance(grad_out, np.ndarray)
+        and np.may_share_memory(grad_out, given)
+        and grad_out.__array_interface__["data"] == given.__array_interface__["data"]
+        and (grad_out.dtype, grad_out.shape, grad_out.strides) == (given.dtype, given.shape, given.strides)
+    ):
         inputs.append(given)
     return arrays.check_out(grad_out, s.shape, np.dtype(np.float32), f"{f}: grad_out", *inputs)
 
@@ -268,7 +291,7 @@ def run_rows(
     """The backend's kd_loss over [M, V]: at once if both are float32, else chunk by chunk through converted copies."""
     m, v = student.shape
     op = backend.current().kd_loss
-    labels, weight = counted
+    labels, weight, _total = counted
     if isinstance(teacher, np.ndarray) and student.dtype == teacher.dtype == np.float32:
         if m:
             op(student, teacher, labels, weight, how, scale, losses, grad, limit)
