@@ -1,9 +1,12 @@
 """The distillation loss (kl, labels, gradient; T = 4, alpha = 0.7) beside the same in plain NumPy and, where torch is installed, in
-torch.compile: medians, in ms.
+torch.compile: medians, in ms; and the loss of a last layer beside its products.
 
-python bench/kd_loss.py
+python bench/kd_loss.py [512,32000 ...]
+python bench/kd_loss.py linear
+python bench/kd_loss.py numba
 """
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 import edgecomp as ec
+from edgecomp.measure.roof import Probe, dram_bytes
 
 SHAPES = ((512, 32000), (128, 128256), (4096, 1000), (65536, 10), (64, 1000))
 T, ALPHA = 4.0, 0.7
@@ -86,24 +90,74 @@ def median(call: Callable[[], Any], seconds: float) -> float:
     return float(np.median(times)) * 1e3
 
 
+def problem(m: int, v: int) -> tuple[Float32, Float32, npt.NDArray[np.int64]]:
+    rng = np.random.default_rng(0)
+    s, t = (3 * rng.standard_normal((m, v), dtype=np.float32) for _ in range(2))
+    return s, t, rng.integers(0, v, m)
+
+
+def roof_share(m: int, v: int, threads: int, ms: float) -> float:
+    """Both logits read once and the gradient written once, at the rate of copying."""
+    copy = Probe("copy", threads, dram_bytes(threads) // 2)
+    rate = float(np.median([copy() for _ in range(7)]))
+    return 12 * m * v / rate / (ms * 1e-3)
+
+
+def row(m: int, v: int) -> None:
+    s, t, labels = problem(m, v)
+    out = np.ones((m, v), np.float32)
+
+    def op(threads: int, grad_out: Float32 | None) -> Any:
+        return ec.distillation_loss(s, t, labels, temperature=T, alpha=ALPHA, grad_out=grad_out, threads=threads)
+
+    slow = median(lambda: plainly(s, t, labels), 1.0)
+    peers = [by_torch(s, t, labels, n) for n in (1, 2)]
+    ours = [median(lambda n=n: op(n, out), 1.5) for n in (1, 2)]  # type: ignore[misc]
+    fresh = median(lambda: op(1, None), 1)
+    gains = " / ".join(f"{peer / own:.1f}x" for peer, own in zip(peers, ours, strict=True))
+    shares = " / ".join(f"{roof_share(m, v, n, own):.0%}" for n, own in zip((1, 2), ours, strict=True))
+    figures = [f"{slow:.3g}", *(" / ".join(f"{value:.3g}" for value in pair) for pair in (peers, ours)), gains, shares, f"{fresh:.3g}"]
+    print(f"| ({m},{v}) | " + " | ".join(figures) + " |", flush=True)
+
+
+def linear(m: int = 1024, k: int = 512, v: int = 128256) -> None:
+    """The loss of a last layer, and its three products alone: each in one piece, by the same kernels."""
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((m, k), np.float32), rng.standard_normal((v, k), np.float32)
+    teacher, labels = rng.standard_normal((m, v), np.float32), rng.integers(0, v, m)
+    use = ec.backend.current()
+    y, by_x, by_w = np.zeros((m, v), np.float32), np.zeros_like(x), np.zeros_like(w)
+    products = [
+        median(lambda: use.gemm_f32(x, w, None, None, y), 1),
+        median(lambda: use.gemm_f32_add(y, w, by_x), 1),
+        median(lambda: use.gemm_f32_add(y.T, x, by_w), 1),
+    ]
+    numpy = [median(lambda: x @ w.T, 1), median(lambda: y @ w, 1), median(lambda: y.T @ x, 1)]
+    whole = median(lambda: ec.linear_distillation_loss(x, w, teacher, labels, temperature=T, alpha=ALPHA), 1)
+    print(f"({m},{k}) x ({v},{k}): loss and gradients {whole:.0f} ms")
+    for name, parts in (("edgecomp", products), ("NumPy", numpy)):
+        print(f"products in {name}: {' + '.join(f'{part:.0f}' for part in parts)} = {sum(parts):.0f} ms, {whole / sum(parts):.2f}x")
+
+
+def numba(m: int = 512, v: int = 32000) -> None:
+    s, t, labels = problem(m, v)
+    out, found = np.ones((m, v), np.float32), {}
+    for backend in ("c", "numba"):
+        ec.set_backend(backend)
+        found[backend] = median(lambda: ec.distillation_loss(s, t, labels, temperature=T, alpha=ALPHA, grad_out=out, threads=1), 4)
+    print(f"({m},{v}): C {found['c']:.3g} ms, Numba {found['numba']:.3g} ms, {found['c'] / found['numba']:.0%}")
+
+
 def main() -> None:
-    print("| (M,V) | NumPy | torch.compile, 1 / 2 threads | ours, 1 / 2 threads | torch / ours | fresh gradient, 1 thread |")
-    print("| --- " * 6 + "|")
-    for m, v in SHAPES:
-        rng = np.random.default_rng(0)
-        s, t = (3 * rng.standard_normal((m, v), dtype=np.float32) for _ in range(2))
-        labels, out = rng.integers(0, v, m), np.ones((m, v), np.float32)
-
-        def op(threads: int, grad_out: Float32 | None, s: Float32 = s, t: Float32 = t, labels: Any = labels) -> Any:
-            return ec.distillation_loss(s, t, labels, temperature=T, alpha=ALPHA, grad_out=grad_out, threads=threads)
-
-        slow = median(lambda s=s, t=t, labels=labels: plainly(s, t, labels), 1.0)  # type: ignore[misc]
-        peers = [by_torch(s, t, labels, n) for n in (1, 2)]
-        ours = [median(lambda n=n, out=out, op=op: op(n, out), 1.0) for n in (1, 2)]  # type: ignore[misc]
-        fresh = median(lambda op=op: op(1, None), 1)  # type: ignore[misc]
-        gains = " / ".join(f"{peer / own:.1f}x" for peer, own in zip(peers, ours, strict=True))
-        figures = [f"{slow:.3g}", *(" / ".join(f"{value:.3g}" for value in pair) for pair in (peers, ours)), gains, f"{fresh:.3g}"]
-        print(f"| ({m},{v}) | " + " | ".join(figures) + " |", flush=True)
+    if sys.argv[1:] == ["linear"]:
+        linear()
+    elif sys.argv[1:] == ["numba"]:
+        numba()
+    else:
+        columns = "(M,V)", "NumPy", "torch.compile, 1 / 2 threads", "ours, 1 / 2 threads", "torch / ours", "of the roof", "fresh gradient"
+        print("| " + " | ".join(columns) + " |\n" + "| --- " * len(columns) + "|")
+        for m, v in [tuple(map(int, a.split(","))) for a in sys.argv[1:]] or SHAPES:
+            row(m, v)
 
 
 if __name__ == "__main__":

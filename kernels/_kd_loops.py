@@ -40,18 +40,17 @@ def exp(x: Any) -> Any:
 
 
 @_fused
-def _soft(x: Any, scale: Any, rest: Any, least: Any) -> Any:
-    """e^(x / temperature) = 2^((scale + rest) x) for x up to 0; 0 below `least`. The polynomial of Cephes exp2f, in a short chain."""
-    shifted = _f(x * scale + _f(12582912))
+def _soft(x: Any, scale: Any, least: Any) -> Any:
+    """2^(scale x) for scale x up to 120, at most 2 ulp off; 0 where x is below `least`, which is -127 / scale. NaN stays."""
+    x = least if x < least else x
+    shifted = _f(x * scale + _f(12582912))  # + 1.5 * 2^23: the sum's low bits are the integer part
     r = x * scale - (shifted - _f(12582912))
-    r = r + x * rest
-    square = r * r
-    power = np.int32((_f(shifted).view(np.int32) << 23) + 0x3F800000).view(np.float32)
-    a, b = _f(2.402264791e-1) * r + _f(6.931472028e-1), _f(9.618437357e-3) * r + _f(5.550332471e-2)
-    c = _f(1.535336188e-4) * r + _f(1.339887440e-3)
-    p = (c * square + b) * square + a
-    y = p * r * power + power
-    return _f(0) if x < least else y
+    p = _f(1.326472755e-3) * r + _f(9.671512641e-3)
+    p = p * r + _f(5.550733742e-2)
+    p = p * r + _f(2.402224209e-1)
+    p = p * r + _f(6.931469776e-1)
+    p = p * r + _f(1)
+    return p * np.int32((_f(shifted).view(np.int32) << 23) + 0x3F800000).view(np.float32)
 
 
 @_fused
@@ -120,7 +119,7 @@ def extremes(s: Any, t: Any) -> Any:
 @_fused
 def _terms(s: Any, t: Any, max_s: Any, max_t: Any, soft_s: Any, soft_t: Any, ratio: Any, masked: bool) -> Any:
     x, y = s - max_s, t - max_t
-    w, z, e = _soft(x, soft_s[0], soft_s[1], soft_s[2]), _soft(y, soft_t[0], soft_t[1], soft_t[2]), y * ratio - x
+    w, z, e = _soft(x, soft_s[0], soft_s[1]), _soft(y, soft_t[0], soft_t[1]), y * ratio - x
     ze = z * e
     if masked:
         ze = ze if s > _f(-np.inf) else _f(np.inf)
@@ -129,10 +128,10 @@ def _terms(s: Any, t: Any, max_s: Any, max_t: Any, soft_s: Any, soft_t: Any, rat
 
 
 @helper
-def in_bits(inv: Any) -> Any:
-    """What `_soft` takes for 1 / temperature."""
-    exact = 1.4426950408889634 * np.float64(inv)
-    return _f(exact), _f(exact - np.float64(_f(exact))), _f(-87) / inv
+def in_bits(temperature: float) -> Any:
+    """What `_soft` takes for 1 / temperature; and 1 / temperature as that has it, float32's rounding included."""
+    scale = _f(1.4426950408889634 / temperature)
+    return scale, _f(-127) / scale, np.float64(scale) / 1.4426950408889634
 
 
 @_summed

@@ -29,13 +29,12 @@ def _float(key: Any) -> Any:
 
 
 @helper
-def _forward(s: Any, t: Any, top: Any, inv: Any, masked: bool, power: int, ce: bool, w: Any, z: Any) -> Any:
+def _forward(s: Any, t: Any, top: Any, soft_s: Any, soft_t: Any, ratio: Any, masked: bool, power: int, ce: bool, w: Any, z: Any) -> Any:
     """w and z of a row; the sums of w, z, z e and e^(s - max_s)."""
     sum_w = sum_z = sum_ze = sum_1 = 0.0
-    soft_s, soft_t = loops.in_bits(inv[0]), loops.in_bits(inv[1])
     for i in range(0, len(s), RUN):
         end = min(i + RUN, len(s))
-        a, b, c = loops.forward(s[i:end], t[i:end], top[0], top[1], soft_s, soft_t, inv[2], masked, w[i:end], z[i:end])
+        a, b, c = loops.forward(s[i:end], t[i:end], top[0], top[1], soft_s, soft_t, ratio, masked, w[i:end], z[i:end])
         sum_w += a
         sum_z += b
         sum_ze += c
@@ -112,7 +111,8 @@ def _row(
     n, ce = len(s), ce_weight != 0
     key_s, key_t, low = loops.extremes(s.view(np.int32), t.view(np.int32))
     top = _float(key_s), _float(key_t)
-    inv = _f(1 / temperature), _f(1 / teacher_temperature), _f(temperature / teacher_temperature)
+    soft_s, soft_t, ratio = loops.in_bits(temperature), loops.in_bits(teacher_temperature), _f(temperature / teacher_temperature)
+    inv = _f(soft_s[2]), _f(soft_t[2]), ratio
     power = int(temperature) if temperature in (1.0, 2.0, 3.0, 4.0) else 0
     mean = shift = 0.0
     if kind == MSE:
@@ -122,16 +122,16 @@ def _row(
         sum_w = sum_z = 1.0
     else:
         masked = low == loops.key(_f(-np.inf).view(np.int32))
-        sum_w, sum_z, sum_ze, sum_1 = _forward(s, t, top, inv, masked, power, ce, w, z)
+        sum_w, sum_z, sum_ze, sum_1 = _forward(s, t, top, soft_s, soft_t, ratio, masked, power, ce, w, z)
     hard = _hard(s, np.float64(top[0]), sum_1, label, smoothing) if ce else 0.0
     if kind != MSE:
         shift = math.log(sum_w) - math.log(sum_z)
-        kd = inv[0] * (sum_ze / sum_z) + shift
+        kd = soft_s[2] * (sum_ze / sum_z) + shift
         if kd < 0.125 and not kd_weight * 0.25 < ce_weight * hard:  # beyond, 2^-22 of error are less than 2e-6 of the loss
             off, pe = _refined(s, t, top, inv, w, z, sum_z)
             if abs(off) < 1:
                 shift = math.log1p(off)
-                kd = inv[0] * pe + shift
+                kd = soft_s[2] * pe + shift
         broken = kd != kd or not sum_w > 0
         if kind != KL:
             kd, mean = _pairs(kind, s, t, top, inv, w, z, (_f(1 / sum_w), _f(1 / sum_z)), shift, beta)

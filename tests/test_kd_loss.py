@@ -371,3 +371,42 @@ def test_a_part_of_the_students_buffer_is_no_place_for_the_gradient():
     both = np.zeros((5, 6), f)
     with pytest.raises(ValueError, match="grad_out overlaps an input"):
         ec.distillation_loss(both[:4], TEACHER, grad_out=both[1:])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_threads_share_long_rows(impl, kind):
+    """Rows fewer than threads: the same bits with any number of them, a mask and the largest logit in other parts."""
+    s, t, labels = logits(2, 100_003)
+    s[0, 99_999], t[1, 50_000] = 30, 40
+    labels[1] = 33_000
+    assert_close(s, t, labels, kind=kind, threads=3, **T)
+    s[1, 70_000:70_010] = t[1, 70_000:70_010] = -np.inf
+    wanted, slope = ec.distillation_loss(s, t, labels, kind=kind, threads=1, **T)
+    for threads in (2, 3):
+        loss, grad = ec.distillation_loss(s, t, labels, kind=kind, threads=threads, **T)
+        assert loss == wanted
+        np.testing.assert_array_equal(grad, slope)
+
+
+def test_short_rows_beside_others(impl):
+    """Rows side by side do not notice each other, wherever they stand: those that are ignored, masked or broken neither."""
+    for v in (1, 2, 3, 7, 8, 9, 10, 16, 17, 63, 128):
+        s, t, labels = logits(37, v)
+        labels[[4, 20]] = -100
+        s[3, 0] = np.nan
+        t[9] = s[9]
+        if v > 2:
+            s[11, (labels[11] + 1) % v] = t[11, (labels[11] + 1) % v] = -np.inf
+        apart = np.full((37, v + 3), 77, f)
+        loss, grad = ec.distillation_loss(s, t, labels, reduction="none", grad_out=apart[:, 1 : v + 1], threads=2, **T)
+        assert (apart[:, 0] == 77).all()
+        assert (apart[:, v + 1 :] == 77).all()
+        assert np.isnan(loss[3])
+        for i in range(37):
+            alone, slope = ec.distillation_loss(s[i : i + 1], t[i : i + 1], labels[i : i + 1], reduction="none", **T)
+            np.testing.assert_array_equal(alone, loss[i : i + 1])
+            np.testing.assert_array_equal(slope[0], grad[i])
+        assert_close(np.delete(s, 3, axis=0), np.delete(t, 3, axis=0), np.maximum(np.delete(labels, 3), 0), **T)
+        again = s.copy()
+        ec.distillation_loss(again, t, labels, reduction="none", grad_out=again, **T)
+        np.testing.assert_array_equal(again, grad)

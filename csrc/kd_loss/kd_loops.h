@@ -1,12 +1,12 @@
 /* The passes over a block of a row, once for all ISAs. Included by their files inside the target region, after LANES, vf (a vector of LANES
- * floats) and vfma, vmax, vmin, vpick (a > b ? x : y), vstream. The rest is what gcc and clang know of vectors. */
+ * floats) and vfma, vmax, vmin, vpick (a > b ? x : y), vlookup (of 8 values, by the lowest bits), vstream. The rest is what gcc and clang know of vectors. */
 typedef int32_t vi __attribute__((vector_size(4 * LANES)));
 typedef uint32_t vu __attribute__((vector_size(4 * LANES))); /* bits: these may wrap */
 
-/* Sums leave float32 after so many additions in a lane: each then adds at most 2^-20 of itself as error, and far less as a rule. */
-enum { RUN = 16 * LANES, LINE = 16 /* floats of a cache line */ };
+/* Sums leave float32 after so many additions in a lane: each then adds at most 2^-19 of itself as error, and far less as a rule. */
+enum { RUN = 32 * LANES };
 
-EC_INLINE vf vset(float v) { return (vf){0} + v; }
+EC_INLINE vf vset(float v) { return v - (vf){0}; }
 
 EC_INLINE vf vload(const float *p)
 {
@@ -60,15 +60,18 @@ EC_INLINE vf vexp(vf x)
     return vpick(vset(-87), x, vset(0), p * vpow2(shifted));
 }
 
-/* e^(x / temperature) for x up to 0, at most 1.1 ulp off; 0 where x is below `least`. 2^(scale x) = 2^n 2^r with r in -1/2 .. 1/2: few
- * operations, and a short chain of them, which is what bounds the pass. The polynomial is that of Cephes exp2f. */
-EC_INLINE vf vsoft(vf x, const float scale[2], float least)
+/* The bits of 2^(i/8), less those of i once it is shifted to below the exponent. */
+static const int32_t EIGHTHS[8] = {0x3F800000, 0x3F7B95C2, 0x3F7837F0, 0x3F75FED7, 0x3F7504F3, 0x3F75672A, 0x3F7744FD, 0x3F7AC0C7};
+
+/* 2^(scale x) for scale x up to 120, at most 1.5 ulp off; 0 where x is below `least`, which is -127 / scale. NaN stays.
+ * 2^(n/8) 2^r with r in -1/16 .. 1/16: a short chain of few operations, which is what bounds the pass. */
+EC_INLINE vf vsoft(vf x, float scale, float least)
 {
-    const vf shift = vset(0x1.8p23f), shifted = vfma(x, vset(scale[0]), shift), n = shifted - shift;
-    const vf r = vfma(x, vset(scale[1]), vfma(x, vset(scale[0]), -n)), square = r * r, power = vpow2(shifted);
-    const vf a = vfma(r, vset(2.402264791e-1f), vset(6.931472028e-1f)), b = vfma(r, vset(9.618437357e-3f), vset(5.550332471e-2f));
-    const vf c = vfma(r, vset(1.535336188e-4f), vset(1.339887440e-3f)), p = vfma(vfma(c, square, b), square, a);
-    return vpick(vset(least), x, vset(0), vfma(p * r, power, power));
+    const vf y = vmax(vset(least), x), shift = vset(0x1.8p20f), shifted = vfma(y, vset(scale), shift);
+    const vf r = vfma(y, vset(scale), shift - shifted);
+    const vf power = (vf)((vu)vlookup(EIGHTHS, shifted) + ((vu)shifted << 20));
+    const vf p = vfma(vfma(r, vset(5.549622154e-2f), vset(2.402576298e-1f)), r, vset(6.931472143e-1f));
+    return vfma(p, r * power, power);
 }
 
 /* e^x - 1 for x up to 88: small results keep their digits. */
@@ -104,7 +107,7 @@ EC_INLINE vf vlog1p(vf y)
 }
 
 /* e^(s - max_s), from w where the temperature is a small integer. */
-EC_INLINE vf vplain(int power, vf w, vf s, float max_s)
+EC_INLINE vf vplain(int power, vf w, vf s, vf max_s)
 {
     const vf square = w * w;
     if (power == 1)
@@ -115,7 +118,7 @@ EC_INLINE vf vplain(int power, vf w, vf s, float max_s)
         return square * w;
     if (power == 4)
         return square * square;
-    return vexp(s - vset(max_s));
+    return vexp(s - max_s);
 }
 
 /* What a - b has lost by rounding (Knuth); 0 for an infinite a. */
@@ -126,40 +129,38 @@ EC_INLINE vf vlost(vf a, vf b)
 }
 
 /* e, right to its last digits: where student and teacher are close the roundings of s - max_s would be more than what they differ by. */
-EC_INLINE vf difference(vf s, vf t, const ec_kd_row *r)
+EC_INLINE vf difference(vf s, vf t, vf max_s, vf max_t, vf ratio)
 {
-    const vf max_s = vset(r->max_s), max_t = vset(r->max_t), ratio = vset(r->ratio);
     return vfma(t - max_t, ratio, max_s - s) + vfma(vlost(t, max_t), ratio, -vlost(s, max_s));
 }
 
-static void extremes(int64_t n, const float *s, const float *t, float out[3])
+EC_INLINE float largest(vf v)
 {
-    vf s0 = vset(-INFINITY), s1 = s0, t0 = s0, t1 = s0, low = vset(INFINITY), low1 = low;
+    float max = -INFINITY;
+    for (int j = 0; j < LANES; j++)
+        max = v[j] > max ? v[j] : max;
+    return max;
+}
+
+static void maxima(int64_t n, const float *s, const float *t, float out[2])
+{
+    vf s0 = vset(-INFINITY), s1 = s0, t0 = s0, t1 = s0;
     int64_t i = 0;
     for (; i + 2 * LANES <= n; i += 2 * LANES) {
-        const vf a = vload(s + i), b = vload(t + i), c = vload(s + i + LANES), d = vload(t + i + LANES);
-        s0 = vmax(s0, a), t0 = vmax(t0, b), low = vmin(low, vmin(a, b));
-        s1 = vmax(s1, c), t1 = vmax(t1, d), low1 = vmin(low1, vmin(c, d));
+        s0 = vmax(s0, vload(s + i)), t0 = vmax(t0, vload(t + i));
+        s1 = vmax(s1, vload(s + i + LANES)), t1 = vmax(t1, vload(t + i + LANES));
     }
-    s0 = vmax(s0, s1), t0 = vmax(t0, t1), low = vmin(low, low1);
-    for (int j = 0; j < 3; j++)
-        out[j] = j < 2 ? -INFINITY : INFINITY;
-    for (int j = 0; j < LANES; j++) {
-        out[0] = s0[j] > out[0] ? s0[j] : out[0];
-        out[1] = t0[j] > out[1] ? t0[j] : out[1];
-        out[2] = low[j] < out[2] ? low[j] : out[2];
-    }
+    out[0] = largest(vmax(s0, s1)), out[1] = largest(vmax(t0, t1));
     for (; i < n; i++) {
         out[0] = s[i] > out[0] ? s[i] : out[0];
         out[1] = t[i] > out[1] ? t[i] : out[1];
-        out[2] = s[i] < out[2] ? s[i] : t[i] < out[2] ? t[i] : out[2];
     }
 }
 
 /* One vector of forward: w and z; adds to a[4]. */
-EC_INLINE void forward_step(int power, int masked, vf s, vf t, const ec_kd_row *r, vf *w, vf *z, vf *a)
+EC_INLINE void forward_step(int power, int masked, vf s, vf t, vf max_s, vf max_t, const ec_kd_row *r, vf *w, vf *z, vf *a)
 {
-    const vf x = s - vset(r->max_s), y = t - vset(r->max_t), none = vset(-INFINITY), e = vfma(y, vset(r->ratio), -x);
+    const vf x = s - max_s, y = t - max_t, none = vset(-INFINITY), e = vfma(y, vset(r->ratio), -x);
     *w = vsoft(x, r->scale_s, r->least_s);
     *z = vsoft(y, r->scale_t, r->least_t);
     a[0] += *w;
@@ -169,28 +170,28 @@ EC_INLINE void forward_step(int power, int masked, vf s, vf t, const ec_kd_row *
     else
         a[2] = vfma(*z, e, a[2]);
     if (power != 1)
-        a[3] += vplain(power, *w, s, r->max_s);
+        a[3] += vplain(power, *w, s, max_s);
 }
 
-EC_INLINE void forward_as(int power, int masked, int64_t n, const float *s, const float *t, const ec_kd_row *r, float *w, float *z,
-                          ec_kd_sums *sums)
+EC_INLINE void forward_as(int power, int masked, int64_t n, const float *s, const float *t, const ec_kd_row *r, const float *next_s,
+                          const float *next_t, float *w, float *z, ec_kd_sums *sums, float found[2])
 {
     const ec_kd_row row = *r; /* which no store through w or z can change */
+    const vf max_s = vset(row.max_s), max_t = vset(row.max_t);
     double acc[4][LANES] = {{0}};
-    vf x, y;
+    vf x, y, top_s = vset(-INFINITY), top_t = top_s;
     for (int64_t i = 0; i < n;) {
         vf a[4] = {vset(0), vset(0), vset(0), vset(0)};
-        for (int64_t k = i; k < EC_MIN(i + RUN, n); k += LINE) { /* what the next pass for the largest logits will want */
-            __builtin_prefetch(s + k + 2 * EC_KD_BLOCK);
-            __builtin_prefetch(t + k + 2 * EC_KD_BLOCK);
-        }
         for (const int64_t end = EC_MIN(i + RUN, n - LANES + 1); i < end; i += LANES) {
-            forward_step(power, masked, vload(s + i), vload(t + i), &row, &x, &y, a);
+            top_s = vmax(top_s, vload(next_s + i)), top_t = vmax(top_t, vload(next_t + i));
+            forward_step(power, masked, vload(s + i), vload(t + i), max_s, max_t, &row, &x, &y, a);
             vstore(w + i, x);
             vstore(z + i, y);
         }
         if (n - i < LANES && i < n) { /* what is missing is masked */
-            forward_step(power, 1, vload_part(s + i, n - i, -INFINITY), vload_part(t + i, n - i, -INFINITY), &row, &x, &y, a);
+            const float none = -INFINITY;
+            top_s = vmax(top_s, vload_part(next_s + i, n - i, none)), top_t = vmax(top_t, vload_part(next_t + i, n - i, none));
+            forward_step(power, 1, vload_part(s + i, n - i, none), vload_part(t + i, n - i, none), max_s, max_t, &row, &x, &y, a);
             vstore_part(w + i, x, n - i);
             vstore_part(z + i, y, n - i);
             i = n;
@@ -202,24 +203,27 @@ EC_INLINE void forward_as(int power, int masked, int64_t n, const float *s, cons
     sums->z += total(acc[1]);
     sums->ze += total(acc[2]);
     sums->w1 += total(acc[power == 1 ? 0 : 3]);
+    found[0] = largest(top_s);
+    found[1] = largest(top_t);
 }
 
-static void forward(int64_t n, const float *s, const float *t, const ec_kd_row *r, int masked, float *w, float *z, ec_kd_sums *sums)
+static void forward(int64_t n, const float *s, const float *t, const ec_kd_row *r, int masked, const float *next_s,
+                    const float *next_t, float *w, float *z, ec_kd_sums *sums, float found[2])
 {
     const int power = r->ce ? r->power : 1;
     if (masked)
-        forward_as(power, 1, n, s, t, r, w, z, sums);
+        forward_as(power, 1, n, s, t, r, next_s, next_t, w, z, sums, found);
     else if (power == 1)
-        forward_as(1, 0, n, s, t, r, w, z, sums);
+        forward_as(1, 0, n, s, t, r, next_s, next_t, w, z, sums, found);
     else if (power == 2)
-        forward_as(2, 0, n, s, t, r, w, z, sums);
+        forward_as(2, 0, n, s, t, r, next_s, next_t, w, z, sums, found);
     else if (power == 4)
-        forward_as(4, 0, n, s, t, r, w, z, sums);
+        forward_as(4, 0, n, s, t, r, next_s, next_t, w, z, sums, found);
     else
-        forward_as(power, 0, n, s, t, r, w, z, sums);
+        forward_as(power, 0, n, s, t, r, next_s, next_t, w, z, sums, found);
 }
 
-static double squares(int64_t n, const float *s, const float *t, const ec_kd_row *r, int masked, float *w, float *z, ec_kd_sums *sums)
+static double squares(int64_t n, const float *s, const float *t, const ec_kd_row *r, float *w, float *z, ec_kd_sums *sums)
 {
     double acc[2][LANES] = {{0}};
     for (int64_t i = 0; i < n; i += LANES) {
@@ -228,8 +232,7 @@ static double squares(int64_t n, const float *s, const float *t, const ec_kd_row
         const vf b = left == LANES ? vload(t + i) : vload_part(t + i, left, -INFINITY);
         const vf x = vexp(a - vset(r->max_s)), none = vset(-INFINITY);
         vf d = a - b;
-        if (masked || left < LANES) /* both -inf: e^-inf, which NaN makes NaN */
-            d = vpick(a, none, d, vpick(b, none, d, vexp(a + b)));
+        d = (vf)((vi)d & ~((vi)(a == none) & (vi)(b == none))); /* neither has the class */
         vstore_part(w + i, x, left);
         vstore_part(z + i, d, left);
         for (int j = 0; j < LANES; j++)
@@ -238,6 +241,14 @@ static double squares(int64_t n, const float *s, const float *t, const ec_kd_row
     }
     sums->w1 += total(acc[0]);
     return total(acc[1]);
+}
+
+/* q - p, by e where q is about p: exact to second order; and p e. */
+EC_INLINE vf near(vf q, vf p, vf e, float inv_s, vf *p_e)
+{
+    const vf x = e * vset(-inv_s); /* NaN where both mask */
+    *p_e = vpick(p, vset(0), p * e, vset(0));
+    return vpick(vset(0.5f), x, p * vexpm1(x), q - p);
 }
 
 static void refine(int64_t n, const float *s, const float *t, const ec_kd_row *r, const float *w, const float *z, const float scale[2],
@@ -250,9 +261,9 @@ static void refine(int64_t n, const float *s, const float *t, const ec_kd_row *r
         const vf a = whole ? vload(s + i) : vload_part(s + i, left, 0), b = whole ? vload(t + i) : vload_part(t + i, left, 0);
         const vf q = (whole ? vload(w + i) : vload_part(w + i, left, 0)) * vset(scale[0]);
         const vf p = (whole ? vload(z + i) : vload_part(z + i, left, 0)) * vset(scale[1]);
-        const vf e = difference(a, b, r), x = e * vset(-r->inv_s);
-        add_lanes(acc[0], vpick(vset(0.5f), x, p * vexpm1(x), q - p)); /* x is NaN where both mask */
-        add_lanes(acc[1], vpick(p, vset(0), p * e, vset(0)));
+        vf p_e;
+        add_lanes(acc[0], near(q, p, difference(a, b, vset(r->max_s), vset(r->max_t), vset(r->ratio)), r->inv_s, &p_e));
+        add_lanes(acc[1], p_e);
     }
     out[0] += total(acc[0]);
     out[1] += total(acc[1]);
@@ -305,7 +316,7 @@ EC_INLINE void pair_as(int kind, int64_t n, const float *s, const float *t, cons
         const vf q = (whole ? vload(w + i) : vload_part(w + i, left, 0)) * vset(scale[0]);
         const vf p = (whole ? vload(z + i) : vload_part(z + i, left, 0)) * vset(scale[1]);
         vf loss;
-        const vf g = pair_step(kind, p, q, vfma(difference(a, b, r), vset(-r->inv_s), vset(-lambda)), r->beta, &loss);
+        const vf g = pair_step(kind, p, q, vfma(difference(a, b, vset(r->max_s), vset(r->max_t), vset(r->ratio)), vset(-r->inv_s), vset(-lambda)), r->beta, &loss);
         add_lanes(acc[0], loss);
         add_lanes(acc[1], q * g);
         vstore_part(z + i, g, left);
@@ -333,7 +344,7 @@ EC_INLINE vf gradient_step(int kl, int power, vf s, vf w, vf z, const ec_kd_row 
     else
         g = vfma(vset(c[1]) * w, z - vset(mean), g);
     if (r->ce)
-        g = vfma(vset(c[0]), vplain(power, w, s, r->max_s), g);
+        g = vfma(vset(c[0]), vplain(power, w, s, vset(r->max_s)), g);
     return g;
 }
 
