@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(4096, 4096), metavar=("N", "K"))
     parser.add_argument("--patterns", nargs="+", default=["2:4", "1:4"])
     parser.add_argument("--blocks", type=int, nargs="+", default=[1, 16, 32, 64])
+    parser.add_argument("--bits", type=int, nargs="+", choices=(32, 8), default=[32, 8])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--backend", default="auto")
@@ -33,13 +34,13 @@ def main() -> None:
     rng = np.random.default_rng(0)
     n, k = args.size
     w = rng.standard_normal((n, k)).astype(np.float32)
-    dense = {None: ec.pack(w), 8: ec.quantize(w)}
+    dense = {32: ec.pack(w), 8: ec.quantize(w)}
     spoiler = np.ones(1 << 25, np.float32)  # 128 MB: after it no weight is in a cache
     print("pattern block bits   M   dense ms   n:m ms  speedup", flush=True)
     for pattern in args.patterns:
         for block in args.blocks:
             pruned = ec.prune(w, pattern=pattern, block=block)
-            for bits in (None, 8):
+            for bits in args.bits:
                 weight = ec.to_nm(pruned, pattern, block, bits)
                 for m in args.rows:
                     x, out = rng.standard_normal((m, k)).astype(np.float32), np.empty((m, n), np.float32)
@@ -51,7 +52,7 @@ def main() -> None:
                                 spoiler += 1
                             best[i] = min(best[i], milliseconds(call, 1))
                     ratio = best[0] / best[1]
-                    print(f"{pattern:>7} {block:5} {bits or 32:4} {m:3} {best[0]:10.3f} {best[1]:8.3f}  {ratio:6.2f}x", flush=True)
+                    print(f"{pattern:>7} {block:5} {bits:4} {m:3} {best[0]:10.3f} {best[1]:8.3f}  {ratio:6.2f}x", flush=True)
 
 
 if __name__ == "__main__":

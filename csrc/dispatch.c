@@ -92,6 +92,7 @@ ec_pack_csr8_fn ec_pack_csr8_scalar, ec_pack_csr8_avx2, ec_pack_csr8_neon;
 ec_spmv_csr_fn ec_spmv_csr_scalar, ec_spmv_csr_avx2;
 ec_spmv_masks_fn ec_spmv_masks_avx2, ec_spmv_masks_avx512;
 ec_spmm_nm_tile_fn ec_spmm_nm_tile_avx2;
+ec_spmm_nm8_fn ec_spmm_nm8_scalar, ec_spmm_nm8_avx2;
 ec_gather_s8_fn ec_gather_s8_scalar, ec_gather_s8_avx2;
 ec_transpose_f32_fn ec_transpose_f32_scalar, ec_transpose_f32_avx2, ec_transpose_f32_neon;
 ec_expand_s8_fn ec_expand_s8_scalar, ec_expand_s8_avx2, ec_expand_s8_neon;
@@ -218,6 +219,15 @@ static const struct { int isa; ec_spmm_nm_tile_fn *tile; } SPMM_NM[] = {
     {SCALAR, NULL},
 };
 
+static const struct { int isa; ec_spmm_nm8_impl impl; } SPMM_NM8[] = {
+#ifdef EC_X86
+    {AVXVNNI_EVEX, {ec_spmm_nm8_avx2, .flip = 0x80, .whole = 2, .halves = 1, .shared = 0}}, /* a dot product for the dense tile */
+    {AVXVNNI, {ec_spmm_nm8_avx2, .flip = 0x80, .whole = 2, .halves = 1, .shared = 0}},
+    {AVX2, {ec_spmm_nm8_avx2, .flip = 0x80, .whole = 2, .halves = 1, .shared = 1}},
+#endif
+    {SCALAR, {ec_spmm_nm8_scalar, .flip = 0, .whole = 0, .halves = 0, .shared = 0}},
+};
+
 static const struct { int isa; ec_gather_s8_fn *fn; } GATHER_S8[] = {
 #ifdef EC_X86
     {AVX2, ec_gather_s8_avx2},
@@ -313,6 +323,7 @@ ec_pack_csr8_fn *ec_use_pack_csr8(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[
 ec_spmv_csr_fn *ec_use_spmv_csr(void) { CHOOSE(SPMV_CSR, i) return SPMV_CSR[i].fn; }
 ec_spmv_masks_fn *ec_use_spmv_masks(void) { CHOOSE(SPMV_MASKS, i) return SPMV_MASKS[i].fn; }
 ec_spmm_nm_tile_fn *ec_use_spmm_nm(void) { CHOOSE(SPMM_NM, i) return SPMM_NM[i].tile; }
+const ec_spmm_nm8_impl *ec_use_spmm_nm8(void) { CHOOSE(SPMM_NM8, i) return &SPMM_NM8[i].impl; }
 ec_gather_s8_fn *ec_use_gather_s8(void) { CHOOSE(GATHER_S8, i) return GATHER_S8[i].fn; }
 ec_quantize_rows_fn *ec_use_quantize_rows(void) { CHOOSE(QUANTIZE_ROWS, i) return QUANTIZE_ROWS[i].fn; }
 ec_transpose_f32_fn *ec_use_transpose_f32(void) { CHOOSE(TRANSPOSE_F32, i) return TRANSPOSE_F32[i].fn; }

@@ -193,18 +193,20 @@ int ec_spmm_csr8(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, c
                  const uint8_t *xzero, const ec_csr *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace,
                  size_t size);
 
-/* Weights of which n of each m inputs are kept, 1 <= n <= m <= 16: for each m inputs n, and of a short last group n or all that it has;
- * `block` neighbouring outputs, a multiple of 16, keep the same. kept = k / m * n + min(n, k % m).
+/* Weights of which n of each m inputs are kept, 1 <= n <= m <= 16: for each m inputs n, and of a short last group n or all that it has.
+ * Each output keeps its own (block 1), or `block` neighbouring outputs, a multiple of 16, keep the same.
+ * kept = k / m * n + min(n, k % m).
  * `values`: float32 panels [ceil(N/16)][kept][16]; or, if `codes` is not NULL, int8 panels n16k4 [ceil(N/16)][ceil(kept/4)][16][4] with
- * scale and sums [16 * ceil(N/16)] as for ec_gemm_s8c, and kept at most 66311.
- * `packed`: the place of each kept input in its group, ascending, [ceil(N/block)][ceil(kept * b / 8)] bytes of b = 2 bits (m <= 4) or 4,
- * lowest bits first. All places are within their group, which in a short last one has k % m inputs. */
+ * scale, sums and negative [16 * ceil(N/16)], the sums of each output's codes and of those below zero, and kept at most 66311.
+ * `packed`: the place of each kept input in its group, ascending, b = 2 bits (m <= 4) or 4 each, in words of 32 bits: entry 4 i + c of a
+ * word is in byte c, from bit b * i on, and entries beyond kept are 0. Block 1: words [ceil(N/16)][ceil(kept * b / 32)][16]; else
+ * [ceil(N/block)][ceil(kept * b / 32)]. All places are within their group, which in a short last one has k % m inputs. */
 typedef struct {
     const float *values;
     const int8_t *codes;
     const float *scale;
-    const int32_t *sums;
-    const uint8_t *packed;
+    const int32_t *sums, *negative;
+    const uint32_t *packed;
     int32_t n, m, block;
 } ec_nm;
 

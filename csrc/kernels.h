@@ -308,6 +308,51 @@ int64_t ec_csr_split(int64_t n, const int32_t *indptr, int64_t parts, int64_t i)
 /* A float32 tile of one panel of weights whose line e of x is not the e-th but input[e]: t->x [..][mr]. */
 typedef void ec_spmm_nm_tile_fn(int mr, const ec_gemm_f32_tile *t, const int32_t *input);
 
+/* Inputs that each output keeps; bits of a place; words of 32 bits that hold the places of an output or a block. */
+static inline int64_t ec_nm_kept(int64_t k, const ec_nm *w) { return k / w->m * w->n + EC_MIN(w->n, k % w->m); }
+static inline int ec_nm_bits(const ec_nm *w) { return w->m <= 4 ? 2 : 4; }
+static inline int64_t ec_nm_words(int64_t kept, const ec_nm *w) { return ec_div_up(kept, 32 / ec_nm_bits(w)); }
+
+/* Place of kept input e among the words of its output or block, which are `stride` apart: entry 4 i + b of a word is in byte b, from bit
+ * bits * i on. */
+static inline int ec_nm_place(const uint32_t *words, int64_t stride, int bits, int64_t e)
+{
+    const int64_t each = 32 / bits, i = e % each;
+    return (int)(words[e / each * stride] >> (8 * (i % 4) + bits * (i / 4)) & ((1u << bits) - 1));
+}
+
+/* Quads quad0 .. quad1 of one panel of int8 weights times m rows: a block of quads, or all of them. */
+enum { EC_NM8_BLOCK = 64 };
+typedef struct {
+    ec_gemm_s8c_tile tile;   /* of row 0; x: rows of bytes, */
+    int64_t m, ldx;          /* so many, so far apart */
+    int64_t quad0, quad1;
+    int32_t *sums;           /* [m][16], aligned to 64: carried from block to block, not read with the first, not written with the last */
+    const int32_t *negative; /* [16]: sum of each column's negative weights */
+    const int32_t *window;   /* [quads]: where in a row the at most 16 inputs of a quad begin */
+    const uint32_t *base;    /* [quads]: byte b is how far from there the group of the quad's entry b begins */
+    const uint32_t *places;  /* words [..][16]; shared: [..], the same for all outputs */
+    int bits, shared;
+    int halves;              /* a window is 8 inputs, then the same with all bits turned; then comes the next */
+    uint8_t *scratch;        /* 192 bytes for each quad of a block, aligned to 64 */
+} ec_nm8_panel;
+typedef void ec_spmm_nm8_fn(const ec_nm8_panel *p);
+
+/* Byte b: where in the window entry b of quad q of output c is. */
+static inline uint32_t ec_nm_take(const ec_nm8_panel *p, int64_t q, int c)
+{
+    const int64_t each = 8 / p->bits;
+    const uint32_t word = p->places[p->shared ? q / each : q / each * EC_PANEL + c];
+    return (word >> q % each * p->bits & (p->bits == 2 ? 0x03030303 : 0x0F0F0F0F)) + p->base[q];
+}
+
+/* Whether ec_spmm_nm8 goes by the places; else, with the workspace of both: */
+int ec_nm8_by_places(int64_t m, const ec_nm *w);
+size_t ec_nm8_workspace(int64_t m, int64_t k, const ec_nm *w, int threads);
+int ec_nm8_gathered(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale,
+                    const uint8_t *xzero, const ec_nm *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace,
+                    size_t size);
+
 /* From an int8 activation panel [..][mr][4] the inputs input[4 * quads], as a panel [quads][mr][4]. paired: of every two inputs both are of
  * the same quad. May read and write 32 bytes from the last quad on, wherever it ends. */
 typedef void ec_gather_s8_fn(int mr, int paired, int64_t quads, const uint8_t *x, const int32_t *input, uint8_t *out);
@@ -419,6 +464,14 @@ typedef struct {
     double macs_per_ns;
 } ec_gemm_sg_impl;
 
+typedef struct {
+    ec_spmm_nm8_fn *panel;
+    uint8_t flip; /* as in ec_gemm_s8c_impl */
+    int whole;    /* up to so many rows take all quads at once, more rows a block at a time */
+    int halves;   /* wants them where a window is 8 inputs */
+    int shared;   /* is faster than gathering what a block of outputs shares */
+} ec_spmm_nm8_impl;
+
 const ec_gemm_s8c_impl *ec_use_gemm_s8c(void);
 const ec_gemm_sg_impl *ec_use_gemm_s4g(void);
 const ec_gemm_sg_impl *ec_use_gemm_s8g(void);
@@ -433,6 +486,7 @@ ec_spmv_csr_fn *ec_use_spmv_csr(void);
 ec_spmv_masks_fn *ec_use_spmv_masks(void); /* NULL: none */
 ec_quantize_rows_fn *ec_use_quantize_rows(void);
 ec_spmm_nm_tile_fn *ec_use_spmm_nm(void); /* NULL: gather, then gemm_f32 */
+const ec_spmm_nm8_impl *ec_use_spmm_nm8(void);
 ec_gather_s8_fn *ec_use_gather_s8(void);
 ec_transpose_f32_fn *ec_use_transpose_f32(void);
 ec_expand_s8_fn *ec_use_expand_s8(void);

@@ -50,7 +50,7 @@ def _recover(status: int, workspace: int) -> None:
 
 
 _FLOATS, _BYTES, _INT8S = ffi.typeof("float[]"), ffi.typeof("uint8_t[]"), ffi.typeof("int8_t[]")
-_INT32S, _UINT16S, _VOID = ffi.typeof("int32_t[]"), ffi.typeof("uint16_t[]"), ffi.typeof("char[]")
+_INT32S, _UINT16S, _UINT32S, _VOID = (ffi.typeof(t) for t in ("int32_t[]", "uint16_t[]", "uint32_t[]", "char[]"))
 _POINTERS = {t: ffi.typeof(t.item.cname + " *") for t in (_FLOATS, _BYTES, _INT8S, _INT32S, _UINT16S, _VOID)}
 
 
@@ -223,15 +223,15 @@ _forming = threading.Lock()
 
 def nm_form(w: NMWeight, m: int, compute: str) -> Any:
     """What an N:M weight runs as."""
-    return w.served(m, compute, shared=True)
+    return w.served(m, compute, shared=True, own=variant("gemm_s8c") == "avx2")  # beside a dot product, dense int8 is faster
 
 
 def _nm_struct(w: NMWeight) -> Any:
     """The struct ec_nm."""
     if w.pointers is None:
         values, codes = (_buffer(_FLOATS, w.values), _NULL) if w.scales is None else (_NULL, _buffer(_INT8S, w.values))
-        sums = _NULL if w.sums is None else _buffer(_INT32S, w.sums)
-        parts = values, codes, _vector(w.scales), sums, _buffer(_BYTES, w.packed)
+        sums, negative = (_NULL, _NULL) if w.sums is None else (_buffer(_INT32S, a) for a in (w.sums, w.negative_sums()))
+        parts = values, codes, _vector(w.scales), sums, negative, _buffer(_UINT32S, w.packed)
         object.__setattr__(w, "pointers", (ffi.new("ec_nm *", (*parts, w.n, w.m, w.block)), *parts))
     return w.pointers[0]
 

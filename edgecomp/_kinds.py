@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edgecomp import packing
 from edgecomp.grouped import GROUP_SIZES, K_MAX_GROUP, GroupedInt8Weight, GroupedWeight, Int4Weight
-from edgecomp.nm import NMWeight, check_places, index_bits, kept_inputs, unpack_places
+from edgecomp.nm import NMWeight, check_places, index_bits, kept_inputs, pack_places, packed_shape, unpack_places
 from edgecomp.pruning import BLOCKS, read_pattern
 from edgecomp.sparse import CSRWeight
 from edgecomp.weights import K_MAX_INT8, DenseWeight, Int8Weight, Weight
@@ -26,7 +26,7 @@ INT32_MAX = 2**31 - 1
 _STEP = 1 << 18
 """Values looked at in one go: what a check allocates is bounded, and stays in the cache."""
 
-_F4, _I4, _I1, _U1, _U2 = (np.dtype(t) for t in ("<f4", "<i4", "i1", "u1", "<u2"))
+_F4, _I4, _I1, _U2, _U4 = (np.dtype(t) for t in ("<f4", "<i4", "i1", "<u2", "<u4"))
 
 
 class _Matrix:
@@ -226,7 +226,7 @@ class NM(_Matrix):
         if k > K_MAX_INT8:
             raise ValueError(f"shape has {k} inputs, at most {K_MAX_INT8} are supported")
         kept = kept_inputs(k, n, m)
-        packed = ((_U1,), (_up(rows, block), _up(kept * index_bits(m), 8)))
+        packed = ((_U4,), packed_shape(rows, kept, index_bits(m), block))
         return {"values": ((_F4,), (_up(rows, 16), kept, 16)), "packed": packed}
 
     @classmethod
@@ -234,13 +234,17 @@ class NM(_Matrix):
         rows, k = cls.shape(keys)
         n, m, block = cls.pattern(keys)
         kept, packed, scales, sums = kept_inputs(k, n, m), a["packed"], a.get("scales"), a.get("sums")
-        step = max(1, _STEP // max(kept, 1))
+        each, bits = 16 if block == 1 else 1, index_bits(m)  # rows of places in a line of packed
+        step = max(1, _STEP // max(kept * each, 1))
         for i in range(0, len(packed), step):
-            check_places(unpack_places(packed[i : i + step], index_bits(m), kept), k, (n, m), "packed", i)
+            places = unpack_places(packed[i : i + step], bits, kept)[: _up(rows, block) - i * each]
+            check_places(places, k, (n, m), "packed", i * each)
+            if (pack_places(places, bits, block) != packed[i : i + step]).any():
+                raise ValueError(f"packed[{i}:{i + step}] has bits beyond its places, wanted zeros")
         if scales is not None and sums is not None:
             finite(scales, "scales")
             within(sums, -127 * kept, 127 * kept, "sums")
-        fields = {"values": a["values"], "packed": packed, "scales": scales, "sums": sums, "csr": None, "dense": None}
+        fields = {"values": a["values"], "packed": packed, "scales": scales, "sums": sums, "csr": None, "dense": None, "negatives": None}
         return NMWeight._build(shape=(rows, k), n=n, m=m, block=block, **fields)
 
     @classmethod

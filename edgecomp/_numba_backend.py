@@ -245,7 +245,7 @@ def gemm_s8g(
 
 def nm_form(w: NMWeight, m: int, compute: str) -> Any:
     """What an N:M weight runs as."""
-    return w.served(m, compute, shared=False)
+    return w.served(m, compute, shared=False, own=False)
 
 
 def spmm_csr(x: Float32, w: CSRWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:

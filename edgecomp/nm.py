@@ -32,14 +32,15 @@ class NMWeight(Weight):
     """The kept inputs of each output, n of each m: values in panels of 16 outputs, and where in its group each kept input is.
 
     Made by `edgecomp.to_nm(w, "n:m")` or `NMWeight.from_arrays(...)`. `block` neighbouring outputs share the places of their inputs.
-    `values` are the panels of `DenseWeight` (int8: of `Int8Weight`) over the kept inputs; `packed` holds the places, 2 bits each for
-    m <= 4 and 4 bits above, lowest first, one row for each block. Where a group holds fewer than n non-zeros, zeros are stored.
-    Outputs that do not share are multiplied as CSR, or as dense int8, derived when first needed; from then on `nbytes` counts it.
+    `values` are the panels of `DenseWeight` (int8: of `Int8Weight`) over the kept inputs; `packed` holds the places, b = 2 bits each for
+    m <= 4 and 4 bits above, in uint32 words: entry 4 i + c of a word is in its byte c, from bit b * i on. Its shape is
+    [ceil(N / block), words]; with block 1 [ceil(N / 16), words, 16]. Where a group holds fewer than n non-zeros, zeros are stored.
+    What no kernel serves is multiplied as CSR, or as dense int8, derived when first needed; from then on `nbytes` counts it.
     """
 
-    __slots__ = ("block", "csr", "dense", "m", "n", "packed", "scales", "sums", "values")
+    __slots__ = ("block", "csr", "dense", "m", "n", "negatives", "packed", "scales", "sums", "values")
     values: npt.NDArray[Any]
-    packed: npt.NDArray[np.uint8]
+    packed: npt.NDArray[np.uint32]
     scales: Float32 | None
     sums: npt.NDArray[np.int32] | None
     n: int
@@ -47,7 +48,8 @@ class NMWeight(Weight):
     block: int
     csr: CSRWeight | None
     dense: Int8Weight | None
-    """The same weight in other forms, None before anyone wanted them."""
+    negatives: npt.NDArray[np.int32] | None
+    """What is derived from the weight, None before anyone wanted it."""
     _made_by = "edgecomp.to_nm or NMWeight.from_arrays"
 
     @property
@@ -87,7 +89,7 @@ class NMWeight(Weight):
             values: finite float32 [N, kept] (float16 and float64 are converted), or int8 in -127..127 together with a scale. Group after
                 group: kept is n for each m inputs, and for a short last group n or all that it has.
             indices: integers [ceil(N / block), kept], the place of each value in its group, 0..m-1, ascending within the group; or the
-                same packed, uint8 [ceil(N / block), ceil(kept * b / 8)] of b = 2 bits (m <= 4) or 4, lowest bits first.
+                same as the words of `packed`.
             pattern: "n:m", 1 <= n <= m <= 16.
             shape: (N, K) = (out_features, in_features).
             block: 1, 16, 32 or 64: neighbouring outputs that share their indices. The last block may be short.
@@ -131,8 +133,8 @@ class NMWeight(Weight):
         cls, values: npt.NDArray[Any], places: npt.NDArray[np.uint8], shape: tuple[int, int], nm: tuple[int, int], block: int, scale: Any
     ) -> "Self":
         """From checked values [N, kept] and places [blocks, kept]."""
-        packed = _pack(places, index_bits(nm[1]))
-        fields = {"shape": shape, "n": nm[0], "m": nm[1], "block": block, "packed": packed, "csr": None, "dense": None}
+        packed = pack_places(places, index_bits(nm[1]), block)
+        fields = {"shape": shape, "n": nm[0], "m": nm[1], "block": block, "packed": packed, "csr": None, "dense": None, "negatives": None}
         if scale is None:
             return cls._build(**fields, values=packing.panels_f32(values), scales=None, sums=None)
         panels = packing.panels_n16k4(np.ascontiguousarray(values))
@@ -141,7 +143,7 @@ class NMWeight(Weight):
 
     def places(self) -> npt.NDArray[np.uint8]:
         """The place of each kept input in its group, unpacked: uint8 [ceil(N / block), kept]."""
-        return unpack_places(self.packed, index_bits(self.m), self.kept)
+        return unpack_places(self.packed, index_bits(self.m), self.kept)[: -(-self.shape[0] // self.block)]
 
     def columns(self) -> npt.NDArray[np.int32]:
         """The kept inputs, ascending: int32 [ceil(N / block), kept]."""
@@ -176,6 +178,14 @@ class NMWeight(Weight):
         assert self.csr is not None
         return self.csr
 
+    def negative_sums(self) -> npt.NDArray[np.int32]:
+        """Of each output's int8 values below zero, as `sums` of all; kept, and counted by `nbytes`."""
+        if self.negatives is None:
+            sums = np.minimum(self.values, 0).sum(axis=(1, 3), dtype=np.int32).reshape(-1)
+            object.__setattr__(self, "negatives", sums)
+        assert self.negatives is not None
+        return self.negatives
+
     def as_int8(self) -> Int8Weight:
         """The same int8 values with the zeros between them; kept, and counted by `nbytes`."""
         if self.dense is None:
@@ -186,14 +196,21 @@ class NMWeight(Weight):
         assert self.dense is not None
         return self.dense
 
-    def served(self, m: int, compute: str, shared: bool) -> "NMWeight | CSRWeight | Int8Weight":
-        """The form that compiled code multiplies with m rows of x: itself where outputs share inputs, if there are kernels for that
-        (`shared`). Else CSR; or dense int8, which few rows, and patterns of more than a third, leave nothing to gain over."""
-        if compute == "int8" and (not shared or (self.block == 1 and (m < 16 or 3 * self.n > self.m))):
-            return self.as_int8()
-        if shared and self.block > 1 and (self.scales is None or self.kept <= K_MAX_UINT8):
+    def served(self, m: int, compute: str, shared: bool, own: bool) -> "NMWeight | CSRWeight | Int8Weight":
+        """The form that compiled code multiplies with m rows of x: itself if there are kernels for outputs that share inputs (`shared`), or
+        for int8 with places of their own (`own`). Else CSR; or dense int8, which few rows, and patterns of more than a third, leave
+        nothing to gain over."""
+        eight = compute == "int8"
+        kernel = shared if self.block > 1 else eight and own and self.in_windows()
+        if kernel and (not eight or self.kept <= K_MAX_UINT8):
             return self
+        if eight and (not shared or (self.block == 1 and (m < 16 or 3 * self.n > self.m))):
+            return self.as_int8()
         return self.as_csr()
+
+    def in_windows(self) -> bool:
+        """Whether four kept inputs in a row always come from at most 16 neighbouring ones, which a shuffle of bytes reaches."""
+        return max(self.m * ((4 * q + 3) // self.n - 4 * q // self.n + 1) for q in range(self.n)) <= 16
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         parts: dict[str, npt.NDArray[Any]] = {"values": self.values, "packed": self.packed}
@@ -216,7 +233,7 @@ class NMWeight(Weight):
     @property
     def nbytes(self) -> int:
         """Bytes held: values, places, scales, and the forms derived from them, if they were."""
-        return super().nbytes + sum(w.nbytes for w in (self.csr, self.dense) if w is not None)
+        return super().nbytes + sum(w.nbytes for w in (self.csr, self.dense, self.negatives) if w is not None)
 
 
 def _rebuild(cls: type[NMWeight], values: Any, places: Any, shape: Any, nm: Any, block: int, scale: Any) -> NMWeight:
@@ -233,20 +250,32 @@ def _shape(shape: Any, where: str) -> tuple[int, int]:
     return n, k
 
 
-def _pack(places: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
-    """[blocks, kept] to [blocks, ceil(kept * bits / 8)], lowest bits first."""
-    each = 8 // bits
+def pack_places(places: npt.NDArray[np.uint8], bits: int, block: int) -> npt.NDArray[np.uint32]:
+    """[blocks, kept] to words: entry 4 i + c of a word is in its byte c, from bit bits * i on. [blocks, words], and with block 1 panels
+    of 16 outputs [ceil(N / 16), words, 16]."""
+    each = 32 // bits
     blocks, kept = places.shape
-    whole = np.zeros((blocks, -(-kept // each) * each), np.uint8)
-    whole[:, :kept] = places
-    whole = whole.reshape(blocks, whole.shape[1] // each, each) << (bits * np.arange(each, dtype=np.uint8))
-    return np.asarray(np.bitwise_or.reduce(whole, axis=2))
+    words = -(-kept // each)
+    whole = np.zeros((-(-blocks // 16) * 16 if block == 1 else blocks, words, each // 4, 4), np.uint8)
+    whole.reshape(len(whole), words * each)[:blocks, :kept] = places
+    shifts = (bits * np.arange(each // 4, dtype=np.uint8))[:, None]
+    packed = np.bitwise_or.reduce(whole << shifts, axis=2).view("<u4")[..., 0].astype(np.uint32, copy=False)
+    return np.ascontiguousarray(packed.reshape(len(packed) // 16, 16, words).transpose(0, 2, 1)) if block == 1 else packed
 
 
-def unpack_places(packed: npt.NDArray[np.uint8], bits: int, kept: int) -> npt.NDArray[np.uint8]:
-    shifts = np.arange(0, 8, bits, dtype=np.uint8)
-    places = packed[..., None] >> shifts & np.uint8((1 << bits) - 1)
-    return np.ascontiguousarray(places.reshape(len(packed), packed.shape[1] * len(shifts))[:, :kept])
+def unpack_places(packed: npt.NDArray[np.uint32], bits: int, kept: int) -> npt.NDArray[np.uint8]:
+    """The inverse: [blocks, kept], with block 1 a multiple of 16 of them."""
+    if packed.ndim == 3:
+        packed = packed.transpose(0, 2, 1).reshape(len(packed) * 16, packed.shape[1])
+    whole = np.ascontiguousarray(packed, "<u4")[..., None].view(np.uint8)[:, :, None, :]
+    places = whole >> np.arange(0, 8, bits, dtype=np.uint8)[:, None] & np.uint8((1 << bits) - 1)
+    return np.ascontiguousarray(places.reshape(len(packed), packed.shape[1] * (32 // bits))[:, :kept])
+
+
+def packed_shape(rows: int, kept: int, bits: int, block: int) -> tuple[int, ...]:
+    """Of the words of `rows` outputs."""
+    words = -(-kept * bits // 32)
+    return (-(-rows // 16), words, 16) if block == 1 else (-(-rows // block), words)
 
 
 def _places(indices: Any, shape: tuple[int, int], nm: tuple[int, int], block: int, where: str) -> npt.NDArray[np.uint8]:
@@ -256,16 +285,20 @@ def _places(indices: Any, shape: tuple[int, int], nm: tuple[int, int], block: in
     a = np.asarray(indices) if isinstance(indices, (list, tuple)) else arrays.to_numpy(indices, f"{where}: indices")
     if a.dtype.kind not in "iu":
         raise TypeError(f"{where}: indices has dtype {a.dtype}, wanted integers")
-    packed = (blocks, -(-kept * bits // 8))
-    if a.dtype == np.uint8 and a.shape == packed != (blocks, kept):
-        a = unpack_places(a, bits, kept)
+    packed = packed_shape(rows, kept, bits, block)
+    words = a if a.dtype == np.uint32 and a.shape == packed != (blocks, kept) else None
+    if words is not None:
+        a = unpack_places(words, bits, kept)[:blocks]
     if a.shape != (blocks, kept):
-        raise ValueError(f"{where}: indices has shape {a.shape}, wanted {(blocks, kept)}, or {packed} packed as uint8")
+        raise ValueError(f"{where}: indices has shape {a.shape}, wanted {(blocks, kept)}, or uint32 words {packed}")
     try:
         check_places(a, k, nm)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    return a.astype(np.uint8)
+    a = a.astype(np.uint8)
+    if words is not None and (pack_places(a, bits, block) != words).any():
+        raise ValueError(f"{where}: indices has bits beyond its places, wanted zeros")
+    return a
 
 
 def check_places(a: npt.NDArray[Any], k: int, nm: tuple[int, int], name: str = "indices", first: int = 0) -> None:

@@ -48,6 +48,7 @@ WORK = {
     ("spmm_csr8", "avxvnni"): ("vpdpbusd", 4, NOTHING),
     ("spmm_csr8", "avx512vnni"): ("vpdpbusd", 4, NOTHING),
     ("spmm_nm", "avx2"): ("vfmadd", 12, NOTHING),
+    ("spmm_nm8", "avx2"): ("vpmaddubsw", 8, READS),
     ("gather_s8", "avx2"): ("vpshufb", 4, NOTHING),
     ("quantize_rows", "avx2"): ("vcvtps2dq", 1, ALL),
     ("quantize_rows", "avx512"): ("vcvtps2dq", 8, READS),

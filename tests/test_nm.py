@@ -113,7 +113,7 @@ def test_weight_is_frozen_and_copies():
         with pytest.raises(AttributeError, match="frozen"):
             a.block = 16
         with pytest.raises(ValueError, match="read-only"):
-            a.packed[0, 0] = 1
+            a.packed[0, 0, 0] = 1
         before = a.nbytes
         a.as_csr()
         assert a.nbytes == before + a.as_csr().nbytes
@@ -139,7 +139,9 @@ BAD = [
     (ValueError, r"values\[0, 0\] is -128", {"values": np.full((2, 4), -128, np.int8), "scale": np.ones(2, f)}),
     (ValueError, r"scale\[1\] is not finite", {"values": np.ones((2, 4), np.int8), "scale": np.array([1, np.inf], f)}),
     (ValueError, "indices has shape", {"indices": np.zeros((2, 3), int)}),
-    (ValueError, "indices has shape", {"indices": np.zeros((2, 2), np.uint8)}),
+    (ValueError, r"indices has shape .* wanted \(2, 4\), or uint32 words \(1, 1, 16\)", {"indices": np.zeros((1, 2, 16), np.uint32)}),
+    (ValueError, r"group 0 of indices\[0\] has 0 twice", {"indices": np.zeros((1, 1, 16), np.uint32)}),
+    (ValueError, "indices has bits beyond its places", {"indices": np.full((1, 1, 16), 0x01000100, np.uint32)}),
     (TypeError, "indices has dtype float32", {"indices": np.zeros((2, 4), f)}),
     (ValueError, r"indices\[0, 1\] is 4, wanted 0\.\.3 in group 0", {"indices": [[0, 4, 0, 1], [0, 1, 0, 1]]}),
     (ValueError, r"indices\[1, 3\] is 2, wanted 0\.\.1 in group 1", {"indices": [[0, 1, 0, 1], [0, 1, 0, 2]]}),

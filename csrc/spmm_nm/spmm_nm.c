@@ -40,8 +40,6 @@ typedef struct {
     int64_t scratch_bytes;
 } job;
 
-static int64_t kept_inputs(int64_t k, const ec_nm *w) { return k / w->m * w->n + EC_MIN(w->n, k % w->m); }
-
 /* Where the panel of a tile begins, in bytes; and a line more for what is read and written beyond. */
 static int64_t panel_at(const ec_nm *w, int64_t k, int64_t row, int64_t tile)
 {
@@ -50,13 +48,15 @@ static int64_t panel_at(const ec_nm *w, int64_t k, int64_t row, int64_t tile)
 
 static int64_t scratch_bytes(int64_t k, const ec_nm *w)
 {
-    const int64_t kept = kept_inputs(k, w);
+    const int64_t kept = ec_nm_kept(k, w);
     return (ec_div_up(4 * kept, 64) + 1) * 64 + (w->codes ? (ec_div_up(kept, 16) * 16 + 8) * EC_MAX_ROWS : (BLOCK_K + 1) * 4 * EC_MAX_ROWS) + 64;
 }
 
 size_t ec_spmm_nm_workspace(int64_t m, int64_t k, const ec_nm *w, int threads)
 {
-    return 192 + (size_t)panel_at(w, k, m, m) + 8 * (size_t)m + 4 * (size_t)kept_inputs(k, w) + (size_t)(ec_thread_limit(threads) * scratch_bytes(k, w));
+    if (w->codes && ec_nm8_by_places(m, w))
+        return ec_nm8_workspace(m, k, w, threads);
+    return 192 + (size_t)panel_at(w, k, m, m) + 8 * (size_t)m + 4 * (size_t)ec_nm_kept(k, w) + (size_t)(ec_thread_limit(threads) * scratch_bytes(k, w));
 }
 
 static void pack_tile(void *ctx, int64_t tile, int thread)
@@ -85,18 +85,10 @@ static void pack_tile(void *ctx, int64_t tile, int thread)
 }
 
 /* The kept inputs of a block of outputs, ascending; for a whole quad more, the first again: their weights are zeros. */
-static void decode(const ec_nm *w, const uint8_t *packed, const int32_t *group, int64_t kept, int32_t *input)
+static void decode(int bits, const uint32_t *words, const int32_t *group, int64_t kept, int32_t *input)
 {
-    int64_t e = 0;
-    if (w->m <= 4) {
-        for (; e + 4 <= kept; e += 4, packed++)
-            for (int u = 0; u < 4; u++)
-                input[e + u] = group[e + u] + (*packed >> 2 * u & 3);
-        for (int u = 0; e < kept; e++, u += 2)
-            input[e] = group[e] + (*packed >> u & 3);
-    } else
-        for (; e < kept; e++)
-            input[e] = group[e] + (packed[e / 2] >> 4 * (e & 1) & 15);
+    for (int64_t e = 0; e < kept; e++)
+        input[e] = group[e] + ec_nm_place(words, 1, bits, e);
     for (int64_t e = kept; e < ec_div_up(kept, 4) * 4; e++)
         input[e] = input[0];
 }
@@ -189,7 +181,7 @@ static void nm_chunk(void *ctx, int64_t chunk, int thread)
     char *scratch = j->scratch + thread * j->scratch_bytes;
     int32_t *input = (int32_t *)scratch;
     scratch += (ec_div_up(4 * j->kept, 64) + 1) * 64;
-    decode(j->w, j->w->packed + block * ec_div_up(j->kept * (j->w->m <= 4 ? 2 : 4), 8), j->group, j->kept, input);
+    decode(ec_nm_bits(j->w), j->w->packed + block * ec_nm_words(j->kept, j->w), j->group, j->kept, input);
     if (j->w->codes)
         multiply_s8(j, panel0, panels, tile0, tile1, input, (uint8_t *)scratch);
     else
@@ -201,13 +193,12 @@ static void nm_chunk(void *ctx, int64_t chunk, int thread)
 }
 
 int ec_spmm_nm_threads(int64_t m, int64_t n, int64_t k, int threads) { return ec_gemm_f32_threads(m, n, k, threads); }
-int ec_spmm_nm8_threads(int64_t m, int64_t n, int64_t k, int threads) { return ec_gemm_s8c_threads(m, n, k, threads); }
 
 static int run(job *j, int threads, void *workspace, size_t size)
 {
     const int int8 = j->w->codes != NULL;
     threads = ec_thread_limit(threads); /* once: another thread may set the default meanwhile, and the scratch is counted by it */
-    j->kept = kept_inputs(j->k, j->w);
+    j->kept = ec_nm_kept(j->k, j->w);
     assert(j->w->block % EC_PANEL == 0 && (!int8 || j->kept <= EXACT_K));
     if (size < ec_spmm_nm_workspace(j->m, j->k, j->w, threads))
         return EC_E_WORKSPACE;
@@ -248,8 +239,9 @@ int ec_spmm_nm(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, con
     return run(&j, threads, workspace, size);
 }
 
-int ec_spmm_nm8(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale, const uint8_t *xzero,
-                const ec_nm *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace, size_t size)
+int ec_nm8_gathered(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale,
+                    const uint8_t *xzero, const ec_nm *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace,
+                    size_t size)
 {
     job j = {.m = m, .n = n, .k = k, .x = x, .ldx = ldx, .xq = xq, .xscale = xscale, .xzero = xzero,
              .w = w, .bias = bias, .act = act, .y = y, .ldy = ldy};

@@ -56,7 +56,7 @@ static void seed(int64_t a, int64_t b, int64_t c)
 
 /* ---- buffers ------------------------------------------------------------------------------------------------------- */
 
-enum { X, XQ, XSCALE, XZERO, W, W_PLAIN, WSCALE, WSUM, BIAS, Y, Y2, WORK, ARENAS };
+enum { X, XQ, XSCALE, XZERO, W, W_PLAIN, WSCALE, WSUM, W_NEGATIVE, BIAS, Y, Y2, WORK, ARENAS };
 
 static int emulated;
 #if defined(__x86_64__)

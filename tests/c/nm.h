@@ -10,18 +10,21 @@ static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 /* Chooses a pattern, a block and the places; all other weights become zeros. codes: int8, else `weights`. */
 static void make_nm(problem *p, int8_t *codes)
 {
-    nm = (ec_nm){.m = 1 + below(16), .block = 16 << below(3)};
+    nm = (ec_nm){.m = 1 + below(16), .block = codes && below(2) ? 1 : 16 << below(3)};
     nm.n = 1 + below(nm.m);
     if (p->k > 66311) /* the op's limit is that of the kept ones */
         nm.m = 16, nm.n = 1 + below(4);
     const int64_t kept = p->k / nm.m * nm.n + (p->k % nm.m < nm.n ? p->k % nm.m : nm.n), quads = (kept + 3) / 4;
     const int bits = nm.m <= 4 ? 2 : 4;
-    const int64_t blocks = (p->n + nm.block - 1) / nm.block, row = (kept * bits + 7) / 8;
-    uint8_t *places = memset(place(XZERO, (size_t)(blocks * row)), 0, (size_t)(blocks * row));
+    const int64_t blocks = (p->n + nm.block - 1) / nm.block, words = (kept * bits + 31) / 32;
+    const size_t bytes = 4 * (size_t)((nm.block == 1 ? 16 * p->panels : blocks) * words);
+    uint32_t *places = memset(place(XZERO, bytes), 0, bytes);
     float *values = codes ? NULL : memset(place(W, 64 * (size_t)(p->panels * kept)), 0, 64 * (size_t)(p->panels * kept));
     int8_t *stored = codes ? memset(place(W, 64 * (size_t)(p->panels * quads)), 0, 64 * (size_t)(p->panels * quads)) : NULL;
     int32_t *sums = memset(place(WSUM, 64 * (size_t)p->panels), 0, 64 * (size_t)p->panels);
+    int32_t *negative = memset(place(W_NEGATIVE, 64 * (size_t)p->panels), 0, 64 * (size_t)p->panels);
     for (int64_t b = 0; b < blocks; b++) {
+        uint32_t *word = places + (nm.block == 1 ? b / 16 * 16 * words + b % 16 : b * words);
         int64_t e = 0;
         for (int64_t i = 0; i < p->k; i++) {
             const int64_t left = smaller(nm.m, p->k - i / nm.m * nm.m) - i % nm.m;
@@ -35,16 +38,18 @@ static void make_nm(problem *p, int8_t *codes)
                 else if (codes) {
                     stored[((j / 16 * quads + e / 4) * 16 + j % 16) * 4 + e % 4] = codes[j * p->k + i];
                     sums[j] += codes[j * p->k + i];
+                    negative[j] += codes[j * p->k + i] < 0 ? codes[j * p->k + i] : 0;
                 } else
                     values[(j / 16 * kept + e) * 16 + j % 16] = weights[j * p->k + i];
             }
             if (keep) {
-                places[b * row + e * bits / 8] |= (uint8_t)(i % nm.m << e * bits % 8);
+                const int64_t each = 32 / bits, at = e % each; /* entry 4 i + c is in byte c, from bit bits * i on */
+                word[e / each * (nm.block == 1 ? 16 : 1)] |= (uint32_t)(i % nm.m) << (8 * (at % 4) + bits * (at / 4));
                 e++;
             }
         }
     }
-    nm.values = values, nm.codes = stored, nm.scale = p->wscale, nm.sums = sums, nm.packed = places;
+    nm.values = values, nm.codes = stored, nm.scale = p->wscale, nm.sums = sums, nm.negative = negative, nm.packed = places;
 }
 
 /* x is finite: what it holds where nothing is kept plays no part, and the bound would not know. */

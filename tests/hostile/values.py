@@ -66,11 +66,12 @@ def files() -> Iterator[Case]:
         yield f"index {value} of 70001", r"tensor 'w': indices\[0\] is", model(made, manifest)
 
     def put_place(at: int, value: int, bits: int) -> Callable[[np.ndarray], object]:
-        """Into row 1 of packed places."""
+        """Into row 1 of packed places: entry 4 i + c of a word is in its byte c, from bit bits * i on."""
 
         def how(a: np.ndarray) -> None:
-            byte, shift = divmod(at * bits, 8)
-            a[1, byte] = int(a[1, byte]) & ~(((1 << bits) - 1) << shift) | value << shift
+            word, entry = divmod(at, 32 // bits)
+            where, shift = ((1, word) if a.ndim == 2 else (0, word, 1)), entry % 4 * 8 + entry // 4 * bits
+            a[where] = int(a[where]) & ~(((1 << bits) - 1) << shift) | value << shift
 
         return how
 
@@ -87,6 +88,8 @@ def files() -> Iterator[Case]:
         yield f"{kind} a place twice", where + r"group 2 of packed\[1\] has 2 twice", twice
         falls = change(kind, "own", "packed", lambda a: (put_place(4, 3, 2)(a), put_place(5, 1, 2)(a)))
         yield f"{kind} places that fall", where + r"group 2 of packed\[1\] has 1 after 3", falls
+        beyond = change(kind, "own", "packed", put_place(47, 1, 2))
+        yield f"{kind} bits beyond the places", where + r"packed\[0:\d+\] has bits beyond its places", beyond
     for value in (NAN, INF, -INF):
         yield f"nm_int8 scale {value}", r"tensor 'nm_int8': scales\[3\] is", change("nm_int8", "own", "scales", put(3, value))
     sums = change("nm_int8", "own", "sums", put(7, -127 * 36 - 1))

@@ -1,0 +1,201 @@
+/* int8 N:M weights times rows of x, each output finding its inputs by their places: the driver.
+ *
+ * Rows of x become rows of bytes. A quad of a panel's kept inputs, four for each of 16 outputs, comes from a window of at most 16
+ * neighbouring inputs, the same for all outputs: the kernel reads the window and picks four bytes for each output. Patterns whose windows
+ * are larger run in plain C. Where gathering what a block of outputs shares is faster, spmm_nm.c multiplies. */
+#include "../kernels.h"
+
+ec_spmm_nm8_fn ec_spmm_nm8_scalar;
+
+enum {
+    CHUNKS_PER_THREAD = 8,
+    ROWS = 128,            /* rows that pass by a group of panels before the next: a block of their bytes stays in L2 */
+    FEW = 16,
+    GROUP = 8,             /* panels of a group */
+    ROW_BYTES = 192 << 10, /* of rows that stay in L2 whole: then a group is one panel, and its weights are one stream */
+    SUMS = EC_PANEL * ROWS,
+    SCRATCH = 192 * EC_NM8_BLOCK + 4 * SUMS * GROUP /* bytes of a thread */
+};
+
+typedef struct {
+    int64_t m, n, k, kept, quads;
+    const float *x;
+    int64_t ldx;
+    const uint8_t *xq, *xzero; /* or quantised rows */
+    const float *xscale;
+    const ec_nm *w;
+    const float *bias;
+    int act;
+    float *y;
+    int64_t ldy;
+    /* what run() plans */
+    const ec_spmm_nm8_impl *impl;
+    ec_quantize_rows_fn *quantize;
+    ec_activation_fn *activation;
+    int halves;
+    int64_t panels, groups, row_blocks;
+    uint8_t *rows;  /* workspace: rows of bytes, row_bytes() apart, */
+    float *sx;      /* scale and zero of each, */
+    int32_t *zero;
+    int32_t *window; /* of each quad, and from there to its groups, */
+    uint32_t *base;
+    uint8_t *scratch; /* then for each thread what the kernel asks for */
+} job;
+
+/* How many inputs from its first group on a quad may come from. */
+static int64_t window_inputs(const ec_nm *w)
+{
+    int64_t most = 0;
+    for (int64_t q = 0; q < w->n; q++) /* the quads of four rounds of n groups */
+        most = w->m * ((4 * q + 3) / w->n - 4 * q / w->n + 1) > most ? w->m * ((4 * q + 3) / w->n - 4 * q / w->n + 1) : most;
+    return most;
+}
+
+/* What a few rows gather once for 32 outputs or more costs less than decoding places. */
+int ec_nm8_by_places(int64_t m, const ec_nm *w)
+{
+    return w->block == 1 || (window_inputs(w) <= 16 && ec_use_spmm_nm8()->shared && (w->block == EC_PANEL || m > FEW));
+}
+
+static const ec_spmm_nm8_impl SCALAR = {.panel = ec_spmm_nm8_scalar};
+
+/* Four kept inputs are exactly eight inputs, wherever one looks. */
+static int in_halves(const ec_nm *w) { return ec_use_spmm_nm8()->halves && w->m == 2 * w->n && 4 % w->n == 0; }
+
+/* A row, or with halves after each 8 inputs these once more; a window beyond its end; and not a power of two from row to row. */
+static int64_t row_bytes(int64_t k, int halves) { return ec_div_up((k + 16) * (1 + halves), 128) * 128 + 64; }
+
+size_t ec_nm8_workspace(int64_t m, int64_t k, const ec_nm *w, int threads)
+{
+    const int64_t quads = ec_div_up(ec_nm_kept(k, w), 4);
+    return 128 + (size_t)(m * (row_bytes(k, 1) + 8) + 8 * quads + ec_thread_limit(threads) * SCRATCH);
+}
+
+/* After each 8 bytes the same with all bits turned, from the last to the first in place. */
+static void double_row(int64_t k, uint8_t *row)
+{
+    for (int64_t i = ec_div_up(k, 8) - 1; i >= 0; i--) {
+        uint64_t eight;
+        memcpy(&eight, row + 8 * i, 8);
+        memcpy(row + 16 * i, &eight, 8);
+        eight = ~eight;
+        memcpy(row + 16 * i + 8, &eight, 8);
+    }
+}
+
+static void pack_row(void *ctx, int64_t i, int thread)
+{
+    (void)thread;
+    const job *j = ctx;
+    const uint8_t flip = j->impl->flip;
+    uint8_t *row = j->rows + i * row_bytes(j->k, j->halves);
+    if (j->x)
+        j->quantize(1, j->k, j->x + i * j->ldx, j->ldx, flip, row, j->sx + i, j->zero + i);
+    else {
+        for (int64_t p = 0; p < j->k; p++)
+            row[p] = j->xq[i * j->k + p] ^ flip;
+        j->sx[i] = j->xscale[i];
+        j->zero[i] = j->xzero[i];
+    }
+    j->zero[i] -= flip;
+    if (j->halves)
+        double_row(j->k, row);
+}
+
+static void nm8_chunk(void *ctx, int64_t chunk, int thread)
+{
+    const job *j = ctx;
+    const ec_nm *w = j->w;
+    const int64_t block = chunk / j->groups, group = chunk % j->groups;
+    const int64_t row0 = ec_part(j->m, j->row_blocks, block), rows = ec_part(j->m, j->row_blocks, block + 1) - row0;
+    const int64_t panel0 = ec_part(j->panels, j->groups, group), panel1 = ec_part(j->panels, j->groups, group + 1);
+    const int64_t step = rows <= j->impl->whole ? j->quads + 1 : EC_NM8_BLOCK, /* + 1: k may be 0 */
+                  words = ec_nm_words(j->kept, w), ldx = row_bytes(j->k, j->halves);
+    uint8_t *scratch = j->scratch + (int64_t)thread * SCRATCH;
+    for (int64_t quad = 0; quad == 0 || quad < j->quads; quad += step)
+        for (int64_t panel = panel0; panel < panel1; panel++) {
+            const int64_t col0 = panel * EC_PANEL;
+            j->impl->panel(&(ec_nm8_panel){
+                .tile = {
+                    .quads = j->quads,
+                    .x = j->rows + row0 * ldx,
+                    .w = w->codes + panel * j->quads * 64,
+                    .zero = j->zero + row0,
+                    .wsum = w->sums + col0,
+                    .sx = j->sx + row0,
+                    .sw = w->scale + col0,
+                    .bias = j->bias ? j->bias + col0 : ec_no_bias,
+                    .y = j->y + row0 * j->ldy + col0,
+                    .ldy = j->ldy,
+                    .cols = (int)EC_MIN(j->n - col0, EC_PANEL),
+                    .relu = j->act == EC_ACT_RELU,
+                },
+                .m = rows,
+                .ldx = ldx,
+                .quad0 = quad,
+                .quad1 = EC_MIN(quad + step, j->quads),
+                .sums = (int32_t *)(scratch + 192 * EC_NM8_BLOCK) + (panel - panel0) * SUMS,
+                .negative = w->negative + col0,
+                .window = j->window,
+                .base = j->base,
+                .places = w->packed + (w->block == 1 ? col0 : col0 / w->block) * words,
+                .bits = ec_nm_bits(w),
+                .shared = w->block > 1,
+                .halves = j->halves,
+                .scratch = scratch,
+            });
+        }
+    const int64_t col0 = panel0 * EC_PANEL;
+    if (j->act > EC_ACT_RELU)
+        j->activation(j->act, rows, EC_MIN(j->n, panel1 * EC_PANEL) - col0, j->y + row0 * j->ldy + col0, j->ldy);
+}
+
+int ec_spmm_nm8_threads(int64_t m, int64_t n, int64_t k, int threads) { return ec_gemm_s8c_threads(m, n, k, threads); }
+
+static void plan_windows(const job *j)
+{
+    const int64_t n = j->w->n, m = j->w->m;
+    for (int64_t q = 0; q < j->quads; q++) {
+        const int64_t group = 4 * q / n;
+        uint8_t base[4];
+        for (int64_t b = 0; b < 4; b++)
+            base[b] = (uint8_t)((EC_MIN(4 * q + b, j->kept - 1) / n - group) * m);
+        memcpy(j->base + q, base, 4);
+        j->window[q] = (int32_t)(group * m * (1 + j->halves));
+    }
+}
+
+int ec_spmm_nm8(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale, const uint8_t *xzero,
+                const ec_nm *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace, size_t size)
+{
+    if (!ec_nm8_by_places(m, w))
+        return ec_nm8_gathered(m, n, k, x, ldx, xq, xscale, xzero, w, bias, act, y, ldy, threads, workspace, size);
+    threads = ec_thread_limit(threads); /* once: another thread may set the default meanwhile, and the scratch is counted by it */
+    if (size < ec_nm8_workspace(m, k, w, threads))
+        return EC_E_WORKSPACE;
+    if (m == 0 || n == 0)
+        return EC_OK;
+    job j = {.m = m, .n = n, .k = k, .x = x, .ldx = ldx, .xq = xq, .xscale = xscale, .xzero = xzero,
+             .w = w, .bias = bias, .act = act, .y = y, .ldy = ldy};
+    j.kept = ec_nm_kept(k, w);
+    j.quads = ec_div_up(j.kept, 4);
+    j.impl = window_inputs(w) <= 16 ? ec_use_spmm_nm8() : &SCALAR;
+    j.quantize = ec_use_quantize_rows();
+    j.activation = ec_use_activation();
+    j.halves = in_halves(w);
+    j.panels = ec_div_up(n, EC_PANEL);
+    j.rows = (uint8_t *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+    j.scratch = j.rows + m * row_bytes(k, j.halves);
+    j.sx = (float *)(j.scratch + (int64_t)threads * SCRATCH);
+    j.zero = (int32_t *)(j.sx + m);
+    j.window = j.zero + m;
+    j.base = (uint32_t *)(j.window + j.quads);
+    plan_windows(&j);
+    ec_parallel(ec_threads_that_pay(threads, 0.1 * (double)m * (double)k), m, pack_row, &j);
+    const int work = ec_spmm_nm8_threads(m, n, j.kept, threads);
+    j.groups = m * row_bytes(k, j.halves) <= ROW_BYTES ? j.panels : ec_div_up(j.panels, GROUP);
+    const int64_t fit = ec_div_up(m, ROWS), wanted = work == 1 ? 1 : ec_div_up((int64_t)CHUNKS_PER_THREAD * work, j.groups);
+    j.row_blocks = wanted > fit ? EC_MIN(m, wanted) : fit;
+    ec_parallel(work, j.groups * j.row_blocks, nm8_chunk, &j);
+    return EC_OK;
+}
