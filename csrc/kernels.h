@@ -127,10 +127,6 @@ enum { EC_STRIP = 32 }; /* outputs of a record */
  * int32 sum[mr] of the q. The last group is as long as the others; what is beyond k is zeros. */
 static inline int64_t ec_group_bytes(int64_t group, int64_t rows) { return (group + 8) * rows; }
 
-/* The remainder after these bytes, from the one before; ones at the start and complemented at the end by the driver. */
-typedef uint32_t ec_crc32_fn(uint32_t crc, const uint8_t *data, int64_t size);
-ec_crc32_fn ec_crc32_scalar; /* the others end with it */
-
 typedef void ec_quantize_groups_fn(int mr, int64_t k, int64_t group, const float *x, int64_t ldx, int8_t *panel);
 
 /* The arithmetic of a group, once for all ISAs. Returns what to multiply x with: 0 for a group of zeros, and one that is not finite. */
@@ -437,6 +433,12 @@ typedef struct {
     void (*short_rest)(int64_t n, const ec_kd_short *l, double *sum, double *ones);
     void (*short_gradient)(int64_t n, const ec_kd_row *r, ec_kd_short *l, float *const *rows); /* NULL: none for that row */
 } ec_kd_loss_impl;
+
+/* ---- crc32 ------------------------------------------------------------------------------------------------------- */
+
+/* The remainder after these bytes, from the one before; ones at the start and complemented at the end by the driver. */
+typedef uint32_t ec_crc32_fn(uint32_t crc, const uint8_t *data, int64_t size);
+ec_crc32_fn ec_crc32_scalar; /* the others end with it */
 
 /* ---- roof ------------------------------------------------------------------------------------------------------ */
 

@@ -9,7 +9,7 @@
 #   build.sh emulate    the lines that the host lacks, on an emulated CPU with AVX-512 and VNNI; nothing to do where it has them
 #   build.sh aarch64    cross-built, on an emulated 64-bit ARM
 #
-# More arguments go to the program (--quick). The build is left in $OUT, by default a temporary folder.
+# More arguments go to the program (--quick, --op=spmm_csr). The build is left in $OUT, by default a temporary folder.
 set -euo pipefail
 
 kind=${1:?native, asan, tsan, qemu, clang, emulate or aarch64}

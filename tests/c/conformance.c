@@ -1,6 +1,6 @@
 /* Checks every ISA variant that this CPU runs, through the public API, against the plain loops of oracle.h.
  *
- *     conformance [--quick] [--small] [--need=ISA] [--from=ISA] [--emulated]
+ *     conformance [--quick] [--small] [--op=NAME] [--need=ISA] [--from=ISA] [--emulated]
  *
  * --quick: fewer problems. --small: none of the large ones. --need: fail if that line cannot run here. --from: without the
  * lines before that one. --emulated: without what qemu's user mode lacks.
@@ -179,12 +179,13 @@ static void check_short_workspaces(void)
             fail("call %zu takes a workspace that is a byte too short", i);
 }
 
-static int run_all(const char *need)
+static int run_all(const char *need, const char *only)
 {
     check_lines(need);
     check_short_workspaces();
     for (size_t i = 0; i < sizeof OPS / sizeof *OPS; i++)
-        run_op(&OPS[i]);
+        if (!only || !strncmp(OPS[i].name, only, strlen(only)))
+            run_op(&OPS[i]);
     printf("error, as a share of what is allowed:");
     for (int act = EC_ACT_GELU; act < ACTS; act++)
         printf(" %s %.2f", ACT_NAMES[act], worst[act]);
@@ -194,7 +195,7 @@ static int run_all(const char *need)
 
 int main(int argc, char **argv)
 {
-    const char *need = NULL;
+    const char *need = NULL, *only = NULL;
     for (int i = 1; i < argc; i++)
         if (!strcmp(argv[i], "--quick"))
             quick = 1;
@@ -204,19 +205,21 @@ int main(int argc, char **argv)
             need = argv[i] + 7;
         else if (!strcmp(argv[i], "--small"))
             small = 1;
+        else if (!strncmp(argv[i], "--op=", 5)) /* the ops whose names begin so */
+            only = argv[i] + 5;
         else if (!strncmp(argv[i], "--from=", 7)) {
             while (first < ec_isa_count() && strcmp(argv[i] + 7, ec_isa_name(first)))
                 first++;
             if (first == ec_isa_count())
                 return fprintf(stderr, "conformance: no line is called %s\n", argv[i] + 7), 2;
         } else
-            return fprintf(stderr, "usage: conformance [--quick] [--small] [--need=ISA] [--from=ISA] [--emulated]\n"), 2;
+            return fprintf(stderr, "usage: conformance [--quick] [--small] [--op=NAME] [--need=ISA] [--from=ISA] [--emulated]\n"), 2;
     now = mmap(NULL, sizeof *now, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     snprintf(now->op, sizeof now->op, "start");
 
     const pid_t child = fork(); /* so that someone is left to say which call died */
     if (child == 0) {
-        const int status = run_all(need);
+        const int status = run_all(need, only);
         fflush(stdout);
         _exit(status);
     }
