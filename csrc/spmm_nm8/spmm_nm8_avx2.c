@@ -1,4 +1,4 @@
-/* int8 N:M panel, AVX2: up to 6 rows x 16 outputs, 12 YMM of sums.
+/* int8 N:M panel, AVX2: up to 4 rows x 16 outputs, 8 YMM of sums.
  *
  * A shuffle picks the four bytes of each output from its row's window. They are x = q - 128 (flip 0x80), and vpmaddubsw has to have an
  * unsigned operand: that is |w|, and the bytes of negative weights are turned, ~x = -1 - x, which unlike -x is a byte too. What that
