@@ -233,11 +233,19 @@ static void multiply_rows(job *j, int threads)
     threads = threads_for(1, (double)j->w->indptr[j->n], threads);
     j->spmv = ec_use_spmv_csr();
     j->masks = j->w->masks && ec_csr_needs_masks(j->m, j->n, j->k, j->w) ? ec_use_spmv_masks() : NULL;
+    const int64_t whole = ec_div_up(j->k, 32) * 32; /* inputs that masks address */
+    if (whole > j->k && whole > SUMS + TURNED)
+        j->masks = NULL;
     j->chunks = threads == 1 ? 1 : EC_MIN(j->n, CHUNKS_PER_THREAD * threads);
     for (j->token = 0; j->token < j->m; j->token++) {
         j->vector = j->w->codes ? (const float *)j->row : j->x + j->token * j->ldx;
         if (j->w->codes)
             ec_parallel(1, 1, centre_token, j);
+        else if (j->masks && whole > j->k) { /* nothing is addressed past the end of x: the scratch is free here */
+            memcpy(j->scratch, j->vector, (size_t)j->k * sizeof(float));
+            memset(j->scratch + j->k, 0, (size_t)(whole - j->k) * sizeof(float));
+            j->vector = j->scratch;
+        }
         ec_parallel(threads, j->chunks, rows_chunk, j);
     }
 }
