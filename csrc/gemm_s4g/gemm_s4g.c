@@ -4,7 +4,7 @@
  * rows pass by. Groups are summed in order within one tile, never split. */
 #include "../kernels.h"
 
-enum { CHUNKS_PER_THREAD = 8, BLOCK_ROWS = 256 };
+enum { CHUNKS_PER_THREAD = 8, BLOCK_ROWS = 256, RUNS_PER_THREAD = 2 };
 
 typedef struct {
     int64_t m, n, k;
@@ -22,7 +22,7 @@ typedef struct {
     const ec_gemm_sg_impl *impl;
     ec_quantize_groups_fn *quantize;
     ec_activation_fn *activation;
-    int64_t groups, strips, tiles, row_blocks;
+    int64_t groups, strips, tiles, row_blocks, runs;
     int8_t *panel;   /* workspace: activation panels, */
     float *permuted; /* then x in the weights' order */
 } job;
@@ -83,11 +83,9 @@ static void pack_tile(void *ctx, int64_t tile, int thread)
     j->quantize(mr, j->k, j->w->group, x, ldx, panel);
 }
 
-static void gemm_chunk(void *ctx, int64_t chunk, int thread)
+static void strip_rows(const job *j, int64_t strip, int64_t block)
 {
-    (void)thread;
-    const job *j = ctx;
-    const int64_t strip = chunk / j->row_blocks, block = chunk % j->row_blocks, col0 = strip * EC_STRIP;
+    const int64_t col0 = strip * EC_STRIP;
     const int64_t record = (int64_t)ec_record_bytes(j->w, j->bits);
     for (int64_t tile = ec_part(j->tiles, j->row_blocks, block); tile < ec_part(j->tiles, j->row_blocks, block + 1); tile++) {
         const int64_t row = ec_part(j->m, j->tiles, tile);
@@ -111,6 +109,15 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
         if (j->act > EC_ACT_RELU)
             j->activation(j->act, mr, t.cols, t.y, t.ldy);
     }
+}
+
+static void gemm_chunk(void *ctx, int64_t chunk, int thread)
+{
+    (void)thread;
+    const job *j = ctx;
+    const int64_t run = chunk / j->row_blocks, block = chunk % j->row_blocks;
+    for (int64_t strip = ec_part(j->strips, j->runs, run); strip < ec_part(j->strips, j->runs, run + 1); strip++)
+        strip_rows(j, strip, block);
 }
 
 /* Bound by the products, or by reading the weights: 1/20 ns a byte. */
@@ -143,7 +150,9 @@ static int run(job *j, int threads, void *workspace, size_t size)
     threads = threads_for(j->impl, j->bits, j->m, j->n, j->k, threads);
     const int64_t wanted = threads == 1 ? 1 : ec_div_up((int64_t)CHUNKS_PER_THREAD * threads, j->strips);
     j->row_blocks = EC_MIN(j->tiles, wanted > ec_div_up(j->m, BLOCK_ROWS) ? wanted : ec_div_up(j->m, BLOCK_ROWS));
-    ec_parallel(threads, j->strips * j->row_blocks, gemm_chunk, j);
+    /* few rows are bound by reading: a thread's strips are neighbours, so that it reads on and the prefetchers with it */
+    j->runs = j->tiles > 1 ? j->strips : EC_MIN(j->strips, (int64_t)RUNS_PER_THREAD * threads);
+    ec_parallel(threads, j->runs * j->row_blocks, gemm_chunk, j);
     return EC_OK;
 }
 
