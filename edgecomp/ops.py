@@ -16,6 +16,7 @@ from edgecomp.sparse import CSRWeight, borrowed
 from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows, Weight
 
 _FLOAT32, _INT8, _INT32 = np.dtype(np.float32), np.dtype(np.int8), np.dtype(np.int32)
+_empty, _PLAIN = np.empty, 0x101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
 _SMALLEST, _LARGEST = 2.0**-149, float(np.finfo(np.float32).max)
 
 K_MAX_UINT8, K_MAX_INT8 = 66311, 132104
@@ -37,12 +38,11 @@ _QUANTIZED = frozenset(("gemm_s8c", "gemm_s4g", "gemm_s8g", "spmm_csr8", "spmm_n
 
 
 def _compute(op: str, compute: str | None) -> str:
-    quantized = op in _QUANTIZED
     if compute is None:
-        return "int8" if quantized else "float32"
+        return "int8" if op in _QUANTIZED else "float32"
     if compute not in ("int8", "float32"):
         raise ValueError(f'linear: compute is {compute!r}, wanted "int8" or "float32"')
-    if compute == "int8" and not quantized:
+    if compute == "int8" and op not in _QUANTIZED:
         raise ValueError('linear: compute="int8" wants quantized weights (edgecomp.quantize), w is float32')
     return compute
 
@@ -127,19 +127,20 @@ def linear(
     scale, dtype = None, _FLOAT32
     if out_dtype != "float32" or out_scale is not None or out_zero != 0:
         scale, dtype = _output(out_dtype, out_scale, out_zero, bias)
-    size = (shape[0], n) if len(shape) == 2 else (*shape[:-1], n)
+    flat = len(shape) == 2
+    size = (shape[0], n) if flat else (*shape[:-1], n)
     if out is None:
-        y = out = np.empty(size, dtype)
+        y = out = _empty(size, dtype)
     else:
         inputs = (x.q, x.scale, x.zero) if quantized else (x,)
         held = w if isinstance(w, np.ndarray) else None  # the arrays of a weight are read-only: no `out` can be one
         y = arrays.check_out(out, size, dtype, "linear: out", *inputs, bias, held)
     if y.size == 0:
         return out
-    if len(shape) != 2:
+    if not flat:
         y = y.reshape(-1, n)
     use = backend.current()
-    if not quantized:
+    if not quantized and not (flat and x.flags.num & _PLAIN == _PLAIN):
         x = arrays.rows(x)
     if isinstance(w, NMWeight):
         w = use.nm_form(w, len(y), how)

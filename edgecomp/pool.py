@@ -23,7 +23,7 @@ _default = 0  # without the C library, which otherwise keeps it; 0: not set
 
 def check(n: Any, where: str) -> int:
     """n as a thread limit: an int in 1..1024 (TypeError, ValueError)."""
-    if type(n) is not int and (isinstance(n, bool) or not isinstance(n, numbers.Integral)):
+    if isinstance(n, bool) or not isinstance(n, numbers.Integral):
         raise TypeError(f"{where} is a {type(n).__name__}, wanted None or an int in 1..{MAX_THREADS}")
     count = int(n)
     if not 1 <= count <= MAX_THREADS:
@@ -33,7 +33,9 @@ def check(n: Any, where: str) -> int:
 
 def limit(n: int | None, where: str) -> int:
     """What a call hands to its backend: its own limit, else that of the `threads` context, else 0 for the default."""
-    return _local.limit if n is None else check(n, where)
+    if n is None:
+        return _local.limit
+    return n if type(n) is int and 1 <= n <= MAX_THREADS else check(n, where)
 
 
 def set_num_threads(n: int | None) -> None:
