@@ -11,8 +11,9 @@ from edgecomp.distillation import count_rows, divide, objective, reduce, run_row
 
 Float32 = npt.NDArray[np.float32]
 
-_CHUNK = 8 << 20  # logits at a time: 32 MiB
-_COLUMNS = 2048  # classes whose part of the gradients is added at a time: bounds the workspace of the products
+_CHUNK = 11 << 20  # logits at a time: 44 MiB. Each chunk packs the weights anew
+_TILE = 12  # rows of the tiles of the products
+_COLUMNS = 1024  # classes whose part of the gradients is added at a time: bounds the workspace of the products
 
 
 def _matrix(obj: Any, columns: int | None, where: str) -> Float32:
@@ -53,7 +54,7 @@ def linear_distillation_loss(
         teacher_hidden, teacher_weight: float32 [M, K2] and [V, K2], whose product is the teacher's logits.
         labels, temperature, alpha, kind, beta, reduction, ignore_index, label_smoothing, sample_weight, teacher_kind, scale_by_t2,
             return_grad: as there; labels and sample_weight are [M].
-        chunk: rows at a time; None: so many that their logits (both sides') take 32 MiB. Beside the results nothing of the size of
+        chunk: rows at a time; None: so many that their logits (both sides') take 44 MiB at most. Beside the results nothing of the size of
             M * V or V * K is allocated.
         threads: limit for this call, 1..1024.
 
@@ -98,7 +99,8 @@ def linear_distillation_loss(
     limit = pool.limit(threads, f"{f}: threads")
     if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, numbers.Integral) or chunk < 1):
         raise ValueError(f"{f}: chunk is {chunk!r}, wanted None or a positive int")
-    step = min(int(chunk or max(1, _CHUNK // (v * (1 + made)))), max(m, 1))
+    fitting = max(1, _CHUNK // (v * (1 + made)))
+    step = min(int(chunk or max(fitting // _TILE * _TILE, min(fitting, _TILE))), max(m, 1))
 
     use, losses = backend.current(), np.empty(m)
     grads = (np.zeros(x.shape, np.float32), np.zeros(w.shape, np.float32)) if return_grad else None

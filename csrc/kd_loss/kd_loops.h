@@ -183,6 +183,8 @@ EC_INLINE void forward_as(int power, int masked, int64_t n, const float *s, cons
     for (int64_t i = 0; i < n;) {
         vf a[4] = {vset(0), vset(0), vset(0), vset(0)};
         for (const int64_t end = EC_MIN(i + RUN, n - LANES + 1); i < end; i += LANES) {
+            if (LANES == 16) /* an eighth faster on Zen 4, 3 % slower on Zen 3 with AVX2 */
+                __builtin_prefetch(next_s + i + EC_KD_BLOCK), __builtin_prefetch(next_t + i + EC_KD_BLOCK);
             top_s = vmax(top_s, vload(next_s + i)), top_t = vmax(top_t, vload(next_t + i));
             forward_step(power, masked, vload(s + i), vload(t + i), max_s, max_t, &row, &x, &y, a);
             vstore(w + i, x);
