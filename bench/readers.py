@@ -1,4 +1,7 @@
-"""GGUF blocks to weights against gguf-py's dequantize, and the import of a whole model. `python bench/readers.py [FILE.gguf]`"""
+"""GGUF blocks to weights against gguf-py's dequantize, both with one thread, and the import of a whole model.
+
+    python bench/readers.py [FILE.gguf]
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,15 @@ KINDS = {
 }
 
 
-def median(call: Callable[[], Any], times: int) -> float:
-    taken = []
+def medians(times: int, *calls: Callable[[], Any]) -> list[float]:
+    """Seconds of each, in turn; the first round does not count."""
+    taken: list[list[float]] = [[] for _ in calls]
     for _ in range(times + 1):
-        start = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - start)
-    return float(np.median(taken[1:]))
+        for call, seconds in zip(calls, taken, strict=True):
+            start = time.perf_counter()
+            call()
+            seconds.append(time.perf_counter() - start)
+    return [float(np.median(seconds[1:])) for seconds in taken]
 
 
 def main() -> None:
@@ -41,13 +46,19 @@ def main() -> None:
             blocks = rng.integers(0, 256, (n, k // 32, size)).astype(np.uint8)
             blocks[..., [1, 3] if kind == "Q4_1" else [1]] &= 0x3B
             flat, quant = blocks.reshape(n, -1), gguf.GGMLQuantizationType[kind]
-            ours = median(lambda c=convert, f=flat, s=(n, k): c(f, s), 7)  # type: ignore[misc]
-            theirs = median(lambda f=flat, q=quant: gguf.quants.dequantize(f, q), 3)  # type: ignore[misc]
+            with ec.threads(1):
+                ours, theirs = medians(
+                    15,
+                    lambda c=convert, f=flat, s=(n, k): c(f, s),  # type: ignore[misc]
+                    lambda f=flat, q=quant: gguf.quants.dequantize(f, q),  # type: ignore[misc]
+                )
             rates = [flat.nbytes / t / 1e9 for t in (ours, theirs)]
             print(f"| {kind} | ({n},{k}) | {rates[0]:.2f} | {rates[1]:.3f} | {theirs / ours:.1f}x |")
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else fetch.fetch(fetch.SMOLLM) / next(iter(fetch.SMOLLM.files))
-    seconds = median(lambda: ec.import_weights(path), 5)
-    print(f"\nimport_weights of {path.name}: {seconds * 1e3:.0f} ms, {len(ec.import_weights(path))} tensors")
+    for threads in (1, 2):
+        with ec.threads(threads):
+            (seconds,) = medians(5, lambda: ec.import_weights(path))
+        print(f"\nimport_weights of {path.name}, {threads} thread{'s' * (threads > 1)}: {seconds * 1e3:.0f} ms")
 
 
 if __name__ == "__main__":

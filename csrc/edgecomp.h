@@ -143,6 +143,11 @@ int ec_gemm_s8g_threads(int64_t m, int64_t n, int64_t k, int threads);
 int ec_gemm_s8g(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const int8_t *xq, const float *xscale, const ec_grouped *w,
                 const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace, size_t size);
 
+/* GGML's blocks of 32 weights, [n][groups], as records (float16 scales, groups of 32), bytes moved as they are: Q8_0 (bits = 8), Q4_0 (bits
+ * = 4) or, with offsets, Q4_1. Padding is zeros. EC_E_NONFINITE, records written, if a scale or an offset is NaN or infinite. Little-endian
+ * CPUs only. */
+int ec_ggml_records(int64_t n, int64_t groups, int bits, int offset, const void *blocks, void *records, int threads);
+
 /* The quantised rows by themselves: q[m][k], scale[m][ceil(k/group)]. */
 size_t ec_quantize_groups_workspace(int64_t m, int64_t k, int64_t group);
 int ec_quantize_groups(int64_t m, int64_t k, int64_t group, const float *x, int64_t ldx, int8_t *q, float *scale, int threads,

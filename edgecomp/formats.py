@@ -44,11 +44,9 @@ def _bytes(blocks: Any, shape: Any, block: int, where: str) -> tuple[Array, int,
 def gguf_records(blocks: Any, shape: Any, bits: int, offset: bool, where: str) -> tuple[Array, int, int]:
     """GGUF's Q4_0, Q4_1 (with offset) or Q8_0 blocks as a weight's records, and N and K."""
     a, n, k = _bytes(blocks, shape, ggml_records.block_dtype(bits, offset).itemsize, where)
-    records = ggml_records.records(a, bits, offset)
-    for name in ("scale", "offset") if offset else ("scale",):
-        finite = np.isfinite(records[name])
-        if not finite.all():
-            strip, group, output = np.argwhere(~finite)[0]
+    records, finite = ggml_records.records(a, bits, offset)
+    for name in () if finite else ("scale", "offset") if offset else ("scale",):
+        for strip, group, output in np.argwhere(~np.isfinite(records[name])):
             row = strip * packing.STRIP + output
             raise ValueError(f"{where}: {name}[{row}, {group}] is {records[name][strip, group, output]}, wanted finite values")
     return records, n, k

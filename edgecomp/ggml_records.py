@@ -1,12 +1,18 @@
-"""GGML's blocks of 32 values straight to the records that the kernels read: bytes move, nothing is decoded. Several strips at a time, so
-that what NumPy makes in between stays in the cache."""
+"""GGML's blocks of 32 values straight to the records that the kernels read: bytes move, nothing is decoded. In C, or in NumPy where it was
+not built: several strips at a time, so that what NumPy makes in between stays in the cache."""
 
+import sys
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgecomp import packing
+from edgecomp import packing, pool
+
+try:
+    from edgecomp._edgecomp_c import ffi, lib
+except ImportError:
+    lib = None
 
 Array = npt.NDArray[Any]
 
@@ -23,15 +29,25 @@ def block_dtype(bits: int, offset: bool) -> np.dtype[np.void]:
     return np.dtype([*halves, ("codes", np.uint32, bits)])
 
 
-def records(blocks: Array, bits: int, offset: bool) -> Array:
-    """uint8 blocks [N, K/32, block] to records [ceil(N/32)][K/32]: those of packing.records for the same codes."""
+def records(blocks: Array, bits: int, offset: bool) -> tuple[Array, bool]:
+    """uint8 blocks [N, K/32, block] to records [ceil(N/32)][K/32]: those of packing.records for the same codes. And whether all scales and
+    offsets are finite."""
     n, groups, _ = blocks.shape
-    whole = n // packing.STRIP
-    strips = -(-n // packing.STRIP)
     kind = packing.record_dtype(bits, 32, np.float16, "offset" if offset else None)
-    out = packing.aligned_empty((strips, groups), kind)
+    out = packing.aligned_empty((-(-n // packing.STRIP), groups), kind)
     if not out.size:
-        return out
+        return out, True
+    if lib is None or sys.byteorder == "big":
+        return out, _by_numpy(blocks, bits, offset, out)
+    limit = pool.limit(None, "threads")
+    status = lib.ec_ggml_records(n, groups, bits, offset, ffi.from_buffer(blocks), ffi.from_buffer(out), limit)
+    return out, bool(status == lib.EC_OK)
+
+
+def _by_numpy(blocks: Array, bits: int, offset: bool, out: Array) -> bool:
+    """Fills the records; whether all that they hold is finite."""
+    n, groups, _ = blocks.shape
+    whole, strips = n // packing.STRIP, len(out)
     dtype = block_dtype(bits, offset)
     rows = blocks.view(dtype)[..., 0]
     step = max(1, CHUNK // (packing.STRIP * groups * dtype.itemsize))
@@ -43,7 +59,7 @@ def records(blocks: Array, bits: int, offset: bool) -> Array:
         rest[: n % packing.STRIP] = rows[whole * packing.STRIP :]
         _convert(rest, out[whole:], bits)
         out["codes"][whole, :, :, n % packing.STRIP :] = 0  # a padded int8 code of 0 is not the zero of the format
-    return out
+    return all(bool(np.isfinite(rows[name]).all()) for name in rows.dtype.names[:-1])  # type: ignore[index]
 
 
 def _convert(rows: Array, out: Array, bits: int) -> None:

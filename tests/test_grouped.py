@@ -10,7 +10,7 @@ import pytest
 from cases import assert_bits
 
 import edgecomp as ec
-from edgecomp import packing
+from edgecomp import ggml_records, packing
 
 f = np.float32
 rng = np.random.default_rng(9)
@@ -155,6 +155,25 @@ def test_gguf():
 def pack_words(c):
     """uint8 codes [A, 8] to int32 words, lowest first."""
     return (c.astype(np.uint32) << np.arange(0, 32, 4, dtype=np.uint32)).sum(axis=-1, dtype=np.uint32).view(np.int32)
+
+
+@pytest.mark.skipif(ggml_records.lib is None, reason="the C library was not built")
+@pytest.mark.parametrize(("bits", "offset"), [(4, False), (4, True), (8, False)])
+@pytest.mark.parametrize(("n", "groups"), [(1, 1), (31, 3), (32, 2), (33, 5), (100, 1)])
+def test_gguf_records_without_c(bits, offset, n, groups, monkeypatch):
+    """NumPy's records are those of C, whose test is in tests/c."""
+    size = ggml_records.block_dtype(bits, offset).itemsize
+    blocks = rng.integers(0, 256, (n, groups, size)).astype(np.uint8)
+    blocks[..., [1, 3] if offset else [1]] &= 0xBB  # no exponent of Inf or NaN
+    for finite in (True, False):
+        if not finite:
+            blocks[n - 1, groups // 2, 3 if offset else 1] = 0x7C
+        by_c = ggml_records.records(blocks, bits, offset)
+        with monkeypatch.context() as patched:
+            patched.setattr(ggml_records, "lib", None)
+            by_numpy = ggml_records.records(blocks, bits, offset)
+        assert by_c[0].tobytes() == by_numpy[0].tobytes()
+        assert by_c[1] == by_numpy[1] == finite
 
 
 @pytest.mark.parametrize("act_order", [False, True])
