@@ -53,6 +53,7 @@ static void copy_rows(int mr, const job *j, int64_t row, int8_t *panel)
                 panel[p / 4 * 4 * mr + 4 * i + p % 4] = q[p];
                 sum += q[p];
             }
+            sum *= ec_sum_factor(j->bits, j->w->zero);
             memcpy(panel + group * mr + 4 * i, j->xscale + (row + i) * j->groups + g, 4);
             memcpy(panel + (group + 4) * mr + 4 * i, &sum, 4);
         }
@@ -80,7 +81,7 @@ static void pack_tile(void *ctx, int64_t tile, int thread)
         x = in_order;
         ldx = j->k;
     }
-    j->quantize(mr, j->k, j->w->group, x, ldx, panel);
+    j->quantize(mr, j->k, j->w->group, x, ldx, ec_sum_factor(j->bits, j->w->zero), panel);
 }
 
 static void strip_rows(const job *j, int64_t strip, int64_t block)

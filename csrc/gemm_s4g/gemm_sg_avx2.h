@@ -35,14 +35,14 @@ EC_INLINE void finish(const ec_gemm_sg_tile *t, int i, const __m256 *sums)
 }
 
 /* What an int32 sum begins with: -zero * sum(x). */
-EC_INLINE __m256i start(int bits, int kind, int scale_bytes, const uint8_t *w, int h, int32_t sum)
+EC_INLINE __m256i start(int kind, int scale_bytes, const uint8_t *w, int h, int32_t sum)
 {
     if (kind == EC_ZERO_OFFSET)
         return _mm256_setzero_si256();
     if (kind == EC_ZERO_MIDDLE)
-        return _mm256_set1_epi32(-sum * (1 << (bits - 1)));
+        return _mm256_set1_epi32(sum);
     const __m128i zeros = _mm_loadl_epi64((const __m128i *)(const void *)(ec_record_zeros(w, scale_bytes) + 8 * h));
-    return _mm256_mullo_epi32(_mm256_cvtepu8_epi32(zeros), _mm256_set1_epi32(-sum));
+    return _mm256_mullo_epi32(_mm256_cvtepu8_epi32(zeros), _mm256_set1_epi32(sum));
 }
 
 /* A group is summed. */
@@ -115,7 +115,7 @@ EC_INLINE void rows(int r, int bits, const ec_gemm_sg_tile *t, int mr, const uin
         const __m256 sw = floats(w, t->scale_bytes, 0, h + v), offset = kind == EC_ZERO_OFFSET ? floats(w, t->scale_bytes, 1, h + v) : sw;
 #pragma GCC unroll 4
         for (int i = 0; i < r; i++) {
-            const __m256i a = _mm256_add_epi32(acc[i][v], start(bits, kind, t->scale_bytes, w, h + v, sum[i]));
+            const __m256i a = _mm256_add_epi32(acc[i][v], start(kind, t->scale_bytes, w, h + v, sum[i]));
             y[i][h + v] = flush(kind, y[i][h + v], a, _mm256_set1_ps(sx[i]), sw, offset, sum[i]);
         }
     }
@@ -192,7 +192,7 @@ EC_INLINE void one_row(int bits, int kind, int scale_bytes, const ec_gemm_sg_til
         __m256i acc[H];
 #pragma GCC unroll 4
         for (int h = 0; h < H; h++)
-            acc[h] = start(bits, kind, scale_bytes, w, h, sum);
+            acc[h] = start(kind, scale_bytes, w, h, sum);
         int q = t->quads;
         for (; q >= 8; q -= 8, x += 32, codes += 4 * bits * EC_STRIP)
             lines(bits, bits, x, codes, acc);

@@ -41,19 +41,17 @@ EC_INLINE void tile(int mr, int bits, const ec_gemm_sg_tile *t)
             int32x4_t acc[4][V];
             EC_UNROLL(4)
             for (int v = 0; v < V; v++) {
-                int32x4_t zero = vdupq_n_s32(bits == 4 ? 8 : 128);
-                if (t->zero == EC_ZERO_OFFSET)
-                    zero = vdupq_n_s32(0);
+                int32x4_t zero = vdupq_n_s32(t->zero == EC_ZERO_OFFSET ? 0 : 1);
                 if (t->zero == EC_ZERO_POINT) {
                     uint32_t four;
                     memcpy(&four, ec_record_zeros(w, t->scale_bytes) + 16 * half + 4 * v, 4);
                     zero = vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(four)))));
                 }
-                if (bits == 8)
-                    zero = vsubq_s32(zero, vdupq_n_s32(128));
+                if (bits == 8) /* the top bit: 128 times what the panel's sum is a multiple of */
+                    zero = t->zero == EC_ZERO_MIDDLE ? vdupq_n_s32(0) : vsubq_s32(zero, vdupq_n_s32(t->zero == EC_ZERO_POINT ? 128 : -128));
                 EC_UNROLL(4)
                 for (int i = 0; i < mr; i++)
-                    acc[i][v] = vmulq_n_s32(zero, -sum[i]);
+                    acc[i][v] = vmulq_n_s32(zero, sum[i]);
             }
             for (int q = 0; q < t->quads; q += bits == 4 ? 2 : 1, codes += 4 * EC_STRIP, a += (bits == 4 ? 8 : 4) * mr) {
                 int8x16_t low[V], high[V];

@@ -24,7 +24,7 @@ EC_INLINE void tile(int mr, int bits, const ec_gemm_sg_tile *t)
                     for (int p = 0; p < 4; p++)
                         acc += code(w + t->header, bits, q, c, p) * x[4 * (mr * q + i) + p];
                 if (t->zero != EC_ZERO_OFFSET)
-                    acc -= sum * (t->zero == EC_ZERO_POINT ? ec_record_zeros(w, t->scale_bytes)[c] : 1 << (bits - 1));
+                    acc += sum * (t->zero == EC_ZERO_POINT ? ec_record_zeros(w, t->scale_bytes)[c] : 1);
                 y += (float)acc * (sx * ec_record_float(w, t->scale_bytes, 0, c));
                 if (t->zero == EC_ZERO_OFFSET)
                     y += (float)sum * (sx * ec_record_float(w, t->scale_bytes, 1, c));

@@ -21,7 +21,7 @@ static void quantize_row(void *ctx, int64_t i, int thread)
     const job *j = ctx;
     const int64_t groups = ec_div_up(j->k, j->group);
     int8_t *panel = j->panels + i * groups * ec_group_bytes(j->group, 1);
-    j->quantize(1, j->k, j->group, j->x + i * j->ldx, j->ldx, panel);
+    j->quantize(1, j->k, j->group, j->x + i * j->ldx, j->ldx, 1, panel);
     for (int64_t g = 0; g < groups; g++, panel += ec_group_bytes(j->group, 1)) {
         memcpy(j->q + i * j->k + g * j->group, panel, (size_t)EC_MIN(j->group, j->k - g * j->group));
         memcpy(j->scale + i * groups + g, panel + j->group, 4);

@@ -23,7 +23,7 @@ EC_INLINE uint32_t largest(__m256i v)
     return (uint32_t)_mm_cvtsi128_si32(m);
 }
 
-void ec_quantize_groups_avx2(int mr, int64_t k, int64_t group, const float *x, int64_t ldx, int8_t *panel)
+void ec_quantize_groups_avx2(int mr, int64_t k, int64_t group, const float *x, int64_t ldx, int factor, int8_t *panel)
 {
     const __m256i magnitude = _mm256_set1_epi32(0x7FFFFFFF), in_order = _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5);
     for (int64_t g = 0; g < k; g += group, panel += ec_group_bytes(group, mr))
@@ -60,6 +60,7 @@ void ec_quantize_groups_avx2(int mr, int64_t k, int64_t group, const float *x, i
             _mm256_storeu_si256((__m256i *)(void *)parts, sums);
             for (int u = 0; u < 8; u++)
                 sum += parts[u];
+            sum *= factor;
             memcpy(panel + group * mr + 4 * i, &scale, 4);
             memcpy(panel + (group + 4) * mr + 4 * i, &sum, 4);
         }

@@ -13,7 +13,7 @@ EC_INLINE __m512i load(const float *x, int64_t left)
     return _mm512_maskz_loadu_epi32((__mmask16)((1u << left) - 1), x);
 }
 
-void ec_quantize_groups_avx512(int mr, int64_t k, int64_t group, const float *x, int64_t ldx, int8_t *panel)
+void ec_quantize_groups_avx512(int mr, int64_t k, int64_t group, const float *x, int64_t ldx, int factor, int8_t *panel)
 {
     for (int64_t g = 0; g < k; g += group, panel += ec_group_bytes(group, mr))
         for (int i = 0; i < mr; i++) {
@@ -37,7 +37,7 @@ void ec_quantize_groups_avx512(int mr, int64_t k, int64_t group, const float *x,
                 for (int u = 0; u < 4; u++, to += 4 * mr)
                     memcpy(to, quad + u, 4);
             }
-            const int32_t sum = _mm512_reduce_add_epi32(sums);
+            const int32_t sum = _mm512_reduce_add_epi32(sums) * factor;
             memcpy(panel + group * mr + 4 * i, &scale, 4);
             memcpy(panel + (group + 4) * mr + 4 * i, &sum, 4);
         }

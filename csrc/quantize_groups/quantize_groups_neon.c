@@ -13,7 +13,7 @@ EC_INLINE float32x4_t load(const float *x, int64_t left)
     return vld1q_f32(v);
 }
 
-void ec_quantize_groups_neon(int mr, int64_t k, int64_t group, const float *x, int64_t ldx, int8_t *panel)
+void ec_quantize_groups_neon(int mr, int64_t k, int64_t group, const float *x, int64_t ldx, int factor, int8_t *panel)
 {
     for (int64_t g = 0; g < k; g += group, panel += ec_group_bytes(group, mr))
         for (int i = 0; i < mr; i++) {
@@ -36,7 +36,7 @@ void ec_quantize_groups_neon(int mr, int64_t k, int64_t group, const float *x, i
                 const uint32_t four = vget_lane_u32(vreinterpret_u32_s8(bytes), 0);
                 memcpy(to, &four, 4);
             }
-            const int32_t sum = vaddvq_s32(sums);
+            const int32_t sum = vaddvq_s32(sums) * factor;
             memcpy(panel + group * mr + 4 * i, &scale, 4);
             memcpy(panel + (group + 4) * mr + 4 * i, &sum, 4);
         }

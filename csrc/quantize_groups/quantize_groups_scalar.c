@@ -1,7 +1,7 @@
 /* The group quantiser in plain C: the spelling that the others follow. */
 #include "../kernels.h"
 
-void ec_quantize_groups_scalar(int mr, int64_t k, int64_t group, const float *x, int64_t ldx, int8_t *panel)
+void ec_quantize_groups_scalar(int mr, int64_t k, int64_t group, const float *x, int64_t ldx, int factor, int8_t *panel)
 {
     for (int64_t g = 0; g < k; g += group, panel += ec_group_bytes(group, mr))
         for (int i = 0; i < mr; i++) {
@@ -20,6 +20,7 @@ void ec_quantize_groups_scalar(int mr, int64_t k, int64_t group, const float *x,
                 panel[p / 4 * 4 * mr + 4 * i + p % 4] = q;
                 sum += q;
             }
+            sum *= factor;
             memcpy(panel + group * mr + 4 * i, &scale, 4);
             memcpy(panel + (group + 4) * mr + 4 * i, &sum, 4);
         }
