@@ -97,7 +97,7 @@ ec_gather_s8_fn ec_gather_s8_scalar, ec_gather_s8_avx2;
 ec_transpose_f32_fn ec_transpose_f32_scalar, ec_transpose_f32_avx2, ec_transpose_f32_neon;
 ec_expand_s8_fn ec_expand_s8_scalar, ec_expand_s8_avx2, ec_expand_s8_neon;
 ec_activation_fn ec_activation_scalar, ec_activation_avx2, ec_activation_avx512, ec_activation_neon;
-ec_crc32_fn ec_crc32_avx2, ec_crc32_neondot;
+ec_crc32_fn ec_crc32_avx512, ec_crc32_neondot;
 extern const ec_kd_loss_impl ec_kd_loss_scalar, ec_kd_loss_avx2, ec_kd_loss_avx512, ec_kd_loss_neon;
 
 static const struct { int isa; ec_gemm_s8c_impl impl; } GEMM_S8C[] = {
@@ -285,6 +285,7 @@ static const struct { int isa; const ec_kd_loss_impl *impl; } KD_LOSS[] = {
 
 static const struct { int isa; ec_crc32_fn *fn; } CRC32[] = {
 #ifdef EC_X86
+    {AVX512, ec_crc32_avx512},
     {AVX2, ec_crc32_avx2},
 #elif defined(EC_ARM64)
     {NEONDOT, ec_crc32_neondot}, /* Armv8.2, and CRC-32 is part of Armv8.1 */

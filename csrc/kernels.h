@@ -443,7 +443,7 @@ typedef struct {
 
 /* The remainder after these bytes, from the one before; ones at the start and complemented at the end by the driver. */
 typedef uint32_t ec_crc32_fn(uint32_t crc, const uint8_t *data, int64_t size);
-ec_crc32_fn ec_crc32_scalar; /* the others end with it */
+ec_crc32_fn ec_crc32_scalar, ec_crc32_avx2; /* what the others end with, or go on to */
 
 /* ---- roof ------------------------------------------------------------------------------------------------------ */
 
