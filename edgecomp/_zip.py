@@ -1,5 +1,6 @@
 """The container: ZIP files whose members are stored, not deflated. A strict reader of the directory; the writer is _zip_writer."""
 
+import contextlib
 import mmap
 import os
 import re
@@ -40,7 +41,10 @@ class Source:
             self.mapped = mapped
             self.bytes: npt.NDArray[np.uint8]
             if mapped:
-                self.bytes = np.frombuffer(mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ), np.uint8)
+                whole = mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ)
+                with contextlib.suppress(AttributeError, OSError):
+                    whole.madvise(mmap.MADV_HUGEPAGE)  # what comes from the disk: a core that reads 100 MB waits for its page tables
+                self.bytes = np.frombuffer(whole, np.uint8)
             else:
                 self.bytes = self._read_all()
         except BaseException:

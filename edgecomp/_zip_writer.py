@@ -5,7 +5,7 @@ import errno
 import os
 import struct
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from edgecomp import pool
@@ -17,6 +17,11 @@ BESIDE = 1 << 18
 """Bytes from which on a thread more pays."""
 RESERVED = 1 << 22
 """Bytes from which on room is reserved: below it costs more than it saves."""
+BLOCK = 1 << 21
+"""What is written begins and ends where a huge page does: then the page cache takes huge pages, and whoever maps the file waits less for
+page tables."""
+PIECE = 2 * BLOCK
+"""Bytes written in one go, whose CRC is taken beside it. File systems are a third slower with 1/16 of it."""
 DATE = 33
 """1980-01-01, the first day ZIP knows: the same tensors give the same bytes at any time."""
 
@@ -37,6 +42,8 @@ class Writer:
         self._beside = ThreadPoolExecutor(1) if pool.get_num_threads() > 1 else None
         """Where the CRC of a chunk is taken while it is written."""
         self._at = 0
+        self._staged = bytearray()
+        """The end of what was added, less than a block, which is not written yet."""
 
     def add(self, name: str, prefix: bytes, chunks: Iterable[Any], size: int) -> None:
         """A member that consists of `prefix` and `size` bytes in `chunks`, contiguous buffers; what follows the prefix is aligned."""
@@ -55,23 +62,56 @@ class Writer:
         _reserve(self._fd, self._at, size)
         crc, left = crc32(prefix), size
         for chunk in chunks:
-            if len(chunk) < BESIDE or self._beside is None:
-                crc = crc32(chunk, crc)
-                self._write(chunk)
-            else:
-                later = self._beside.submit(crc32, chunk, crc)
-                self._write(chunk)
-                crc = later.result()
-            left -= len(chunk)
+            for piece in self._pieces(memoryview(chunk)):
+                if len(piece) < BESIDE or self._beside is None:
+                    crc = crc32(piece, crc)
+                    self._write(piece)
+                else:
+                    later = self._beside.submit(crc32, piece, crc)
+                    self._write(piece)
+                    crc = later.result()
+                left -= len(piece)
         assert left == 0, (name, size, left)
-        os.pwrite(self._fd, struct.pack("<I", crc), offset + 14)  # known only now
+        self._correct(offset + 14, struct.pack("<I", crc))  # known only now
         self._entries.append((raw, offset, total, crc))
+
+    def _pieces(self, data: memoryview) -> Iterator[memoryview]:
+        """Cut where blocks of the file end."""
+        start = 0
+        while start < len(data):
+            end = start + PIECE - self._at % PIECE
+            yield data[start:end]
+            start = end
 
     def _write(self, data: Any) -> None:
         view = memoryview(data)
         self._at += len(view)
-        while len(view):
-            view = view[os.write(self._fd, view) :]
+        whole = len(view) - self._at % BLOCK
+        if whole < 0:
+            self._staged += view
+        else:
+            self._put(self._staged, view[:whole])
+            self._staged = bytearray(view[whole:])
+
+    def _put(self, *data: Any) -> None:
+        """Writes to the file, in one go if the system does."""
+        views = [memoryview(d) for d in data if len(d)]
+        while views:
+            done = os.writev(self._fd, views)
+            while views and done >= len(views[0]):
+                done -= len(views.pop(0))
+            if done:
+                views[0] = views[0][done:]
+
+    def _correct(self, at: int, data: bytes) -> None:
+        """Changes what was added already."""
+        written = self._at - len(self._staged)
+        first = min(max(written - at, 0), len(data))
+        if first:
+            os.pwrite(self._fd, data[:first], at)
+        if first < len(data):
+            at -= written
+            self._staged[at + first : at + len(data)] = data[first:]
 
     def commit(self) -> None:
         """Writes the directory; the file is complete on the disk before it takes the place of the old one."""
@@ -90,6 +130,7 @@ class Writer:
                 self._write(LOCATOR64.pack(b"PK\6\7", 0, end, 1))
             few = min(count, SHORT)
             self._write(END.pack(b"PK\5\6", 0, 0, few, few, min(size, LONG), min(start, LONG), 0))
+            self._put(self._staged)
             self._end_beside()
             os.fsync(self._fd)
             os.replace(self._temporary, self.path)

@@ -34,7 +34,7 @@ def records(blocks: Array, bits: int, offset: bool) -> tuple[Array, bool]:
     offsets are finite."""
     n, groups, _ = blocks.shape
     kind = packing.record_dtype(bits, 32, np.float16, "offset" if offset else None)
-    out = packing.aligned_empty((-(-n // packing.STRIP), groups), kind)
+    out = packing.beside_others((-(-n // packing.STRIP), groups), kind)
     if not out.size:
         return out, True
     if lib is None or sys.byteorder == "big":

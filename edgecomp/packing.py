@@ -1,6 +1,7 @@
 """One function per packed layout, and its inverse. Every ISA reads the same panels; csrc/README.md has the larger pictures."""
 
 import functools
+import threading
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,30 @@ def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[A
     raw = np.empty(size + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + size].view(dtype).reshape(shape)
+
+
+class _Slab:
+    """Memory that small arrays share, so that they lie in huge pages: a core that reads 100 MB of weights for every token otherwise waits
+    for its page tables. It is freed with the last of its arrays."""
+
+    PAGE, SIZE = 2 << 20, 16 << 20
+    lock = threading.Lock()
+    room = np.empty(0, np.uint8)
+
+
+def beside_others(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """As aligned_empty, for weights that are made and kept together, those of a file: whoever keeps one may keep its neighbours' 16 MiB."""
+    dtype = np.dtype(dtype)
+    size = int(np.prod(shape)) * dtype.itemsize
+    if size >= _Slab.SIZE // 4:
+        return aligned_empty(shape, dtype)  # NumPy asks for huge pages itself
+    with _Slab.lock:
+        if size > len(_Slab.room):
+            raw = np.empty(_Slab.SIZE + _Slab.PAGE, np.uint8)
+            start = -raw.ctypes.data % _Slab.PAGE
+            _Slab.room = raw[start : start + _Slab.SIZE]
+        taken, _Slab.room = _Slab.room[:size], _Slab.room[-(-size // 64) * 64 :]
+    return taken.view(dtype).reshape(shape)
 
 
 def padded(v: npt.NDArray[Any], panels: int) -> npt.NDArray[Any]:

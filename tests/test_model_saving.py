@@ -59,7 +59,7 @@ class Full:
 
     def __getattr__(self, name: str) -> object:
         real = getattr(os, name)
-        if name not in ("write", "pwrite", "posix_fallocate", "fsync", "replace", "open"):
+        if name not in ("writev", "pwrite", "posix_fallocate", "fsync", "replace", "open"):
             return real
 
         def call(*arguments: object) -> object:
@@ -76,6 +76,7 @@ def test_disk_full_at_any_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ec.save(path, OLD)
     was = path.read_bytes()
     monkeypatch.setattr(_zip_writer, "RESERVED", 1 << 10)
+    monkeypatch.setattr(_zip_writer, "BLOCK", 1 << 9)
     failed = 0
     while True:
         full = Full(failed)
@@ -93,6 +94,15 @@ def test_disk_full_at_any_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert os.listdir(tmp_path) == ["m.npz"]
     assert failed > 10
     assert int(ec.load(path, verify="full")["tag"]) == 2
+
+
+def test_the_same_bytes_in_blocks_of_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ec.save(tmp_path / "m.npz", NEW)
+    for block in (1, 2, 3, 64, 1000, 1 << 16):
+        monkeypatch.setattr(_zip_writer, "BLOCK", block)
+        monkeypatch.setattr(_zip_writer, "PIECE", 2 * block)
+        ec.save(tmp_path / "n.npz", NEW)
+        assert (tmp_path / "n.npz").read_bytes() == (tmp_path / "m.npz").read_bytes()
 
 
 @pytest.mark.parametrize("reserved", [1 << 10, 1 << 40])
@@ -201,15 +211,16 @@ def test_streaming_takes_bounded_memory(tmp_path: Path) -> None:
 
 def test_beyond_4_gib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ZIP64, sparse on the disk: what is zero is skipped, not written."""
-    write = _zip_writer.Writer._write
+    put = _zip_writer.Writer._put
 
-    def sparse(self: _zip_writer.Writer, data: memoryview) -> None:
-        if len(data) < 1 << 20:
-            return write(self, data)
-        self._at = os.lseek(self._fd, len(data), os.SEEK_CUR)
-        return None
+    def sparse(self: _zip_writer.Writer, *data: bytes | memoryview) -> None:
+        for d in data:
+            if np.frombuffer(d, np.uint8).any():
+                put(self, d)
+            else:
+                os.lseek(self._fd, len(d), os.SEEK_CUR)
 
-    monkeypatch.setattr(_zip_writer.Writer, "_write", sparse)
+    monkeypatch.setattr(_zip_writer.Writer, "_put", sparse)
     monkeypatch.setattr(_zip_writer, "RESERVED", 1 << 40)
     monkeypatch.setattr(_zip_writer, "crc32", lambda data, value=0: 0 if len(data) >= 1 << 20 else crc.crc32(data, value))
     path, size = tmp_path / "m.npz", (1 << 32) + 5
