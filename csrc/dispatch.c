@@ -87,6 +87,9 @@ ec_quantize_groups_fn ec_quantize_groups_scalar, ec_quantize_groups_avx2, ec_qua
 ec_expand_sg_fn ec_expand_sg_scalar, ec_expand_sg_avx2, ec_expand_sg_avx512, ec_expand_sg_neon;
 ec_gemv_sg_fn ec_gemv_sg_scalar, ec_gemv_sg_avx2, ec_gemv_sg_avx512, ec_gemv_sg_neon;
 ec_spmm_csr_fn ec_spmm_csr_scalar, ec_spmm_csr_avx2, ec_spmm_csr_avx512, ec_spmm_csr_neon;
+ec_csr_pairs_fn ec_csr_pairs_avx512;
+ec_csr_pack_fn ec_csr_pack_avx512;
+ec_csr_finish_fn ec_csr_finish_avx512;
 ec_spmm_csr8_fn ec_spmm_csr8_scalar, ec_spmm_csr8_avx2, ec_spmm_csr8_avxvnni, ec_spmm_csr8_avx512vnni, ec_spmm_csr8_neon, ec_spmm_csr8_neondot;
 ec_pack_csr8_fn ec_pack_csr8_scalar, ec_pack_csr8_avx2, ec_pack_csr8_neon;
 ec_spmv_csr_fn ec_spmv_csr_scalar, ec_spmv_csr_avx2;
@@ -174,14 +177,14 @@ static const struct { int isa; ec_gemv_sg_fn *fn; } GEMV_SG[] = {
     {SCALAR, ec_gemv_sg_scalar},
 };
 
-static const struct { int isa; ec_spmm_csr_fn *fn; } SPMM_CSR[] = {
+static const struct { int isa; ec_spmm_csr_fn *fn; ec_csr_pairs_fn *pairs; ec_csr_pack_fn *pack; ec_csr_finish_fn *finish; } SPMM_CSR[] = {
 #ifdef EC_X86
-    {AVX512, ec_spmm_csr_avx512},
-    {AVX2, ec_spmm_csr_avx2},
+    {AVX512, ec_spmm_csr_avx512, ec_csr_pairs_avx512, ec_csr_pack_avx512, ec_csr_finish_avx512},
+    {AVX2, ec_spmm_csr_avx2, NULL, NULL, NULL},
 #elif defined(EC_ARM64)
-    {NEON, ec_spmm_csr_neon},
+    {NEON, ec_spmm_csr_neon, NULL, NULL, NULL},
 #endif
-    {SCALAR, ec_spmm_csr_scalar},
+    {SCALAR, ec_spmm_csr_scalar, NULL, NULL, NULL},
 };
 
 static const struct { int isa; ec_spmm_csr8_fn *fn; ec_pack_csr8_fn *pack; } SPMM_CSR8[] = {
@@ -319,6 +322,9 @@ ec_quantize_groups_fn *ec_use_quantize_groups(void) { CHOOSE(QUANTIZE_GROUPS, i)
 ec_expand_sg_fn *ec_use_expand_sg(void) { CHOOSE(EXPAND_SG, i) return EXPAND_SG[i].fn; }
 ec_gemv_sg_fn *ec_use_gemv_sg(void) { CHOOSE(GEMV_SG, i) return GEMV_SG[i].fn; }
 ec_spmm_csr_fn *ec_use_spmm_csr(void) { CHOOSE(SPMM_CSR, i) return SPMM_CSR[i].fn; }
+ec_csr_pairs_fn *ec_use_csr_pairs(void) { CHOOSE(SPMM_CSR, i) return SPMM_CSR[i].pairs; }
+ec_csr_pack_fn *ec_use_csr_pack(void) { CHOOSE(SPMM_CSR, i) return SPMM_CSR[i].pack; }
+ec_csr_finish_fn *ec_use_csr_finish(void) { CHOOSE(SPMM_CSR, i) return SPMM_CSR[i].finish; }
 ec_spmm_csr8_fn *ec_use_spmm_csr8(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[i].fn; }
 ec_pack_csr8_fn *ec_use_pack_csr8(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[i].pack; }
 ec_spmv_csr_fn *ec_use_spmv_csr(void) { CHOOSE(SPMV_CSR, i) return SPMV_CSR[i].fn; }

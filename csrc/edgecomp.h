@@ -163,28 +163,24 @@ int ec_gemm_sg_f32(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx,
 /* Weights in CSR: row j has the entries indptr[j] .. indptr[j + 1] - 1, their indices ascending, each once, in 0 .. k - 1.
  * The indices are `indices`, or `short_indices` if that is not NULL (k at most 65536), in half the bytes.
  * float32 `values`; or, if `codes` is not NULL, int8 in -127 .. 127 with scale[n].
- * `form`: the same entries in the order of the kernels, written by ec_csr_form once for all calls: ec_csr_form_bytes() bytes, aligned to
- * 8. Calls for which ec_csr_needs_form() is 0 do not read it.
- * `masks`: a bit for each weight, likewise, by ec_csr_masks; or NULL, and all calls do without. A weight that never has either, for m = 1,
- * may have its indices in any order, and more than once. */
+ * `derived`: the same entries in the order of a kernel, of the kind that ec_csr_kind() names for m rows of x on this ISA, written by ec_csr_derive
+ * once for all calls: ec_csr_derived_bytes() bytes, aligned to 8. Where it is NULL, as for EC_CSR_ROWS always, a call reads the arrays above row
+ * by row, for each of its m by itself; and of a weight that never has any, indices may be in any order, and more than once. */
+enum { EC_CSR_ROWS, EC_CSR_BLOCKS, EC_CSR_PAIRS, EC_CSR_MASKS, EC_CSR_KINDS };
 typedef struct {
     const int32_t *indptr, *indices;
     const uint16_t *short_indices;
     const float *values;
     const int8_t *codes;
     const float *scale;
-    const void *form;
-    const void *masks;
+    const void *derived[4];
 } ec_csr;
-int ec_csr_needs_form(int64_t m, int64_t n, int64_t k, const ec_csr *w);
-size_t ec_csr_form_bytes(int64_t n, int64_t k, const ec_csr *w);
-void ec_csr_form(int64_t n, int64_t k, const ec_csr *w, void *form);
-int ec_csr_needs_masks(int64_t m, int64_t n, int64_t k, const ec_csr *w);
-size_t ec_csr_masks_bytes(int64_t n, int64_t k, const ec_csr *w);
-void ec_csr_masks(int64_t n, int64_t k, const ec_csr *w, void *masks);
+int ec_csr_kind(int64_t m, int64_t n, int64_t k, const ec_csr *w);
+size_t ec_csr_derived_bytes(int kind, int64_t n, int64_t k, const ec_csr *w);
+void ec_csr_derive(int kind, int64_t n, int64_t k, const ec_csr *w, void *memory);
 
-/* y = act(x w^T + bias), x and w float32: what x holds where w has no entry plays no part. The order of summation depends on w, and on
- * whether m is 1: the same bits for every thread count. */
+/* y = act(x w^T + bias), x and w float32: what x holds where w has no entry plays no part. The order of summation depends on w, the
+ * ISA, and on m only by the kind above: the same bits for every thread count. */
 size_t ec_spmm_csr_workspace(int64_t m, int64_t k, int threads);
 int ec_spmm_csr_threads(int64_t m, int64_t n, int64_t k, int threads); /* for n * k entries */
 int ec_spmm_csr(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const ec_csr *w, const float *bias, int act, float *y,

@@ -251,11 +251,11 @@ typedef void ec_expand_s8_fn(int64_t k, const int8_t *panel, const float *scale,
 
 /* ---- spmm_csr, spmm_csr8 --------------------------------------------------------------------------------------- */
 
-/* Tokens that pass a block of a CSR weight's form together: most of them, and of int8 ones. */
-enum { EC_MAX_LANES = 64, EC_LANES8 = 32 };
+/* Tokens that pass a block of a CSR weight's form together, at most: pairs of rows, single rows, and of int8. */
+enum { EC_MAX_LANES = 128, EC_LANES1 = 64, EC_LANES8 = 32 };
 
-/* One block times 8, 16, 32, 48 or 64 tokens: sums = (first ? 0 : sums) + w * x. Row order[i] of the block has count[i] entries; they are the
- * next ones of `local`, an entry's input within the block, and `value`. Counts fall, so that the ends of rows can be predicted. */
+/* One block times some tokens, the lanes: sums = (first ? 0 : sums) + w * x. Row order[i] of the block has count[i] entries; they are the next
+ * ones of `local`, an entry's input within the block, and `value`. Counts fall, so that the ends of rows can be predicted. */
 typedef struct {
     int64_t rows;
     int first;
@@ -264,7 +264,17 @@ typedef struct {
     const float *x; /* [inputs][lanes] */
     float *sums;    /* [rows][lanes] */
 } ec_csr_block;
-typedef void ec_spmm_csr_fn(int lanes, const ec_csr_block *b);
+typedef void ec_spmm_csr_fn(int lanes, const ec_csr_block *b); /* 8, 16, 32, 48 or 64 */
+
+/* The same for pairs of rows, `rows` of them: order[i][2], and count[i][3] says how many inputs both have, then the first alone, then the second.
+ * In that order they are in `local`, each once, and in `value`, where both have one side by side. lanes: 16, 32, ... 128. */
+typedef void ec_csr_pairs_fn(int lanes, const ec_csr_block *b);
+
+/* x in lanes, as ec_transpose_f32_fn; lanes are sixteens. */
+typedef void ec_csr_pack_fn(int64_t tokens, int64_t k, const float *x, int64_t ldx, float *out, int64_t lanes);
+
+/* y[t][r] = sums[r][t] + bias[r], clamped for relu, of r < rows, t < tokens <= lanes; lanes are sixteens. */
+typedef void ec_csr_finish_fn(int64_t rows, int64_t tokens, const float *sums, int64_t lanes, const float *bias, int relu, float *y, int64_t ldy);
 
 /* The same in integers, times 16 or 32 tokens and four entries at a time: count[i] quads, filled up with zeros. So that one factor has no
  * sign, x holds two lines for each input, c = q - 128 and ~c = -c - 1; an entry is its absolute value, and `local` the line. */
@@ -289,17 +299,26 @@ typedef void ec_spmv_masks_fn(const ec_csr *w, const uint8_t *mask, int64_t word
 
 /* Where the parts of a form are, see csr_form.c. */
 typedef struct {
-    int64_t blocks_n, blocks_k, block_k;
-    const int64_t *start;  /* [blocks_n][blocks_k] + 1: the first entry of a block */
+    int64_t blocks_n, blocks_k, block_k, most_rows; /* of a block */
+    const int64_t *start;  /* [blocks_n][blocks_k][2], and the ends: where the `local` and `value` of a block begin */
     const int32_t *row;    /* [blocks_n + 1]: the first row */
     const int32_t *sum;    /* int8: [n][2] what to add for each row: all its codes (times 128 - zero), and the negative ones without sign */
-    const uint16_t *count; /* [blocks_n][blocks_k]: count[rows], order[rows] */
-    const uint16_t *local; /* [entries] */
-    const void *value;     /* [entries]: float, or uint8_t */
+    const uint16_t *count; /* [blocks_n][blocks_k]: count[rows], order[rows], or for each pair count[3], and order[2] */
+    const uint16_t *local;
+    const void *value;     /* float, or uint8_t */
 } ec_csr_parts;
-ec_csr_parts ec_csr_open(int64_t n, int int8, const void *form);
+ec_csr_parts ec_csr_open(int kind, int64_t n, int int8, const void *form);
 
-enum { EC_FORM_ROWS = 128 }; /* most rows of a block */
+enum { EC_FORM_ROWS = 128 }; /* most rows of a block, even */
+
+/* The index of an entry. */
+static inline int64_t ec_csr_input(const ec_csr *w, int64_t e) { return w->short_indices ? w->short_indices[e] : w->indices[e]; }
+
+size_t ec_csr_masks_bytes(int64_t n, int64_t k);
+void ec_csr_masks(int64_t n, int64_t k, const ec_csr *w, void *masks);
+
+/* Entries of a block of pairs: those of row order[i] are done[i] .. done[i] + found[i] - 1. Returns how many `local` it wrote. */
+int64_t ec_csr_put_pairs(const ec_csr *w, int rows, const int64_t *done, const int64_t *found, int64_t k0, uint16_t *count, uint16_t *local, float *value);
 
 /* Row at which part i of `parts` with nearly equal work begins. */
 int64_t ec_csr_split(int64_t n, const int32_t *indptr, int64_t parts, int64_t i);
@@ -487,6 +506,9 @@ ec_expand_sg_fn *ec_use_expand_sg(void);
 ec_gemv_sg_fn *ec_use_gemv_sg(void);
 const ec_gemm_f32_impl *ec_use_gemm_f32(void);
 ec_spmm_csr_fn *ec_use_spmm_csr(void);
+ec_csr_pairs_fn *ec_use_csr_pairs(void); /* or NULL */
+ec_csr_pack_fn *ec_use_csr_pack(void); /* or NULL */
+ec_csr_finish_fn *ec_use_csr_finish(void); /* or NULL */
 ec_spmm_csr8_fn *ec_use_spmm_csr8(void);
 ec_pack_csr8_fn *ec_use_pack_csr8(void);
 ec_spmv_csr_fn *ec_use_spmv_csr(void);

@@ -35,13 +35,15 @@ class _Scratch(threading.local):
     pointer = _NULL
 
 
+HUGE = 8 << 20
+"""Of so many bytes NumPy wants pages of 2 MiB; those that are not used cost nothing."""
 _scratch = _Scratch()
 
 
 def _recover(status: int, workspace: int) -> None:
     """After a call that did not return EC_OK: makes room so that it can be repeated, or raises."""
     if status == lib.EC_E_WORKSPACE:
-        _scratch.size = workspace + workspace // 4
+        _scratch.size = max(workspace + workspace // 4, HUGE)
         _scratch.pointer = _buffer(_VOID, np.empty(_scratch.size, np.uint8))  # the cdata keeps the array
     elif status == lib.EC_E_NONFINITE:
         raise ValueError(reference.NONFINITE_INT8)
@@ -191,31 +193,43 @@ def gemm_sg_f32(x: Float32, w: GroupedWeight, bias: Float32 | None, activation: 
         _recover(status, lib.ec_gemm_f32_workspace(m, k, 0, threads))
 
 
-def _csr_struct(w: CSRWeight, m: int) -> Any:
-    """The struct ec_csr; with the form or the masks of the weight, derived once, if m rows of x want them."""
-    n, k = w.shape
+CSR_KINDS = {
+    lib.EC_CSR_ROWS: "read row by row, as it is stored",
+    lib.EC_CSR_BLOCKS: "read as blocks of rows and inputs, derived at the first call",
+    lib.EC_CSR_PAIRS: "read as blocks of inputs of pairs of rows, derived at the first call",
+    lib.EC_CSR_MASKS: "read by a mask of its inputs for each row, derived at the first call",
+}
+
+
+def csr_form(w: CSRWeight, m: int) -> str:
+    """How m rows of x meet a CSR weight."""
+    return CSR_KINDS[lib.ec_csr_kind(m, *w.shape, _csr_pointers(w))]
+
+
+def _csr_pointers(w: CSRWeight) -> Any:
+    """The struct ec_csr."""
     if w.pointers is None:
         indptr, scale = _buffer(_INT32S, w.indptr), _vector(w.scale)
         short = w.indices.dtype == np.uint16
         indices, narrow = (_NULL, _buffer(_UINT16S, w.indices)) if short else (_buffer(_INT32S, w.indices), _NULL)
         values, codes = (_buffer(_FLOATS, w.data), _NULL) if w.scale is None else (_NULL, _buffer(_INT8S, w.data))
-        struct = ffi.new("ec_csr *", (indptr, indices, narrow, values, codes, scale, _NULL, _NULL))
+        struct = ffi.new("ec_csr *", (indptr, indices, narrow, values, codes, scale))
         object.__setattr__(w, "pointers", (struct, indptr, indices, narrow, values, codes, scale))
-    struct = w.pointers[0]
-    if w.form is None and lib.ec_csr_needs_form(m, n, k, struct):
-        _derive(w, "form", np.empty(-(-lib.ec_csr_form_bytes(n, k, struct) // 8), np.uint64), lib.ec_csr_form)
-    if w.masks is None and lib.ec_csr_needs_masks(m, n, k, struct):
-        _derive(w, "masks", np.empty(lib.ec_csr_masks_bytes(n, k, struct), np.uint8), lib.ec_csr_masks)
+    return w.pointers[0]
+
+
+def _csr_struct(w: CSRWeight, m: int) -> Any:
+    """The struct, with what m rows of x want of the weight, derived once."""
+    struct = _csr_pointers(w)
+    kind = lib.ec_csr_kind(m, *w.shape, struct)
+    if kind and w.derived is not None and kind not in w.derived:
+        memory = np.empty(-(-lib.ec_csr_derived_bytes(kind, *w.shape, struct) // 8), np.uint64)
+        pointer = _buffer(_VOID, memory)
+        lib.ec_csr_derive(kind, *w.shape, struct, pointer)
+        with _forming:  # what one thread derived stays
+            if w.derived.setdefault(kind, memory) is memory:
+                struct.derived[kind] = pointer
     return struct
-
-
-def _derive(w: CSRWeight, name: str, memory: npt.NDArray[Any], write: Any) -> None:
-    struct, pointer = w.pointers[0], _buffer(_VOID, memory)
-    write(*w.shape, struct, pointer)
-    with _forming:  # what one thread derived stays
-        if getattr(w, name) is None:
-            setattr(struct, name, pointer)
-            object.__setattr__(w, name, memory.view(np.uint8))
 
 
 _forming = threading.Lock()

@@ -179,7 +179,7 @@ class CSR(_Matrix):
         if scale is not None:
             finite(scale, "scale")
         indices = indices.astype(np.uint16 if k <= 65536 else np.int32, copy=False)
-        return CSRWeight._build(shape=cls.shape(keys), data=data, indices=indices, indptr=indptr, scale=scale, form=None, masks=None)
+        return CSRWeight._build(shape=cls.shape(keys), data=data, indices=indices, indptr=indptr, scale=scale, derived={})
 
     @staticmethod
     def density(keys: Keys) -> float:

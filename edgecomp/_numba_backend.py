@@ -243,6 +243,11 @@ def gemm_s8g(
     _gemm_grouped(x, w, bias, activation, y, threads)
 
 
+def csr_form(w: CSRWeight, m: int) -> str:
+    """How m rows of x meet a CSR weight."""
+    return "read row by row, as it is stored"
+
+
 def nm_form(w: NMWeight, m: int, compute: str) -> Any:
     """What an N:M weight runs as."""
     return w.served(m, compute, shared=False, own=False)

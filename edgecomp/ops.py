@@ -380,12 +380,14 @@ def explain(x: Any, w: Any, *, compute: str | None = None, threads: int | None =
     elif isinstance(weight, (CSRWeight, NMWeight)):
         if weight.scale is not None:
             notes.append("w: its values converted to float32 at each call")
+            weight = weight.as_float32()
     elif isinstance(weight, (Int8Weight, GroupedWeight)):
         notes.append("w: expanded to float32 block by block")
     elif not isinstance(weight, DenseWeight):
         notes.append("w: packed at each call; edgecomp.pack(w) does it once")
     family = {"gemm_s8c_f32": "gemm_f32", "gemm_sg_f32": "gemm_f32"}.get(op, op)
     if isinstance(weight, CSRWeight):
+        notes.append(f"w: {use.csr_form(weight, m)}")
         n, k = weight.nnz, 1  # the work is that of the entries
     elif isinstance(weight, NMWeight):
         k = weight.kept

@@ -219,6 +219,11 @@ def spmm_csr8(
     _finish(v, activation, y, None, 0)
 
 
+def csr_form(w: CSRWeight, m: int) -> str:
+    """How m rows of x meet a CSR weight."""
+    return "read row by row, as it is stored"
+
+
 def nm_form(w: NMWeight, m: int, compute: str) -> NMWeight:
     """What an N:M weight runs as."""
     return w

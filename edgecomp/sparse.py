@@ -21,19 +21,18 @@ class CSRWeight(Weight):
     Made by `edgecomp.to_csr(w)`, `CSRWeight.from_arrays(data, indices, indptr, shape)` or `CSRWeight.from_scipy(a)`. Within a row the
     indices ascend and none comes twice. They are uint16 where K is at most 65536 (an entry takes 6 bytes, with int8 values 3), else int32
     (8 and 5); a row takes 4 bytes (int8: 8) more. The compiled kernels derive a second form when a weight meets several rows of x for the
-    first time: 6 bytes more for an entry, with int8 values 3 (filled up to fours), and 4 for each row of a block of inputs; and a bit
-    for each weight when one that has two fifths of them meets one row. From then on `nbytes` counts them.
+    first time: 6 bytes more for an entry, with int8 values 3 (filled up to fours), and 4 for each row of a block of inputs, or with AVX-512 5
+    when one that has 15 % of the weights meets more than 32; and a bit for each weight when one that has two fifths of them meets one
+    row. From then on `nbytes` counts them; `explain` tells which one a call reads.
     """
 
-    __slots__ = ("data", "form", "indices", "indptr", "masks", "scale")
+    __slots__ = ("data", "derived", "indices", "indptr", "scale")
     data: npt.NDArray[Any]
     indices: npt.NDArray[Any]
     indptr: npt.NDArray[np.int32]
     scale: Float32 | None
-    form: npt.NDArray[np.uint8] | None
-    """What the backend derived for several rows of x, None before."""
-    masks: npt.NDArray[np.uint8] | None
-    """And for one."""
+    derived: dict[int, npt.NDArray[Any]] | None
+    """What the backend derived from the arrays, by its kind; None if it must not."""
     layout: ClassVar[str] = "csr"
     _made_by = "edgecomp.to_csr, CSRWeight.from_arrays or CSRWeight.from_scipy"
 
@@ -101,7 +100,7 @@ class CSRWeight(Weight):
         columns, values, starts = _in_order(columns.astype(np.uint16 if k <= 65536 else np.int32), values, starts, where)
         if scale is None:
             _check_values(values, where)  # sums of duplicates may overflow
-        return cls._build(shape=(n, k), data=np.array(values), indices=np.array(columns), indptr=starts, scale=scale, form=None, masks=None)
+        return cls._build(shape=(n, k), data=np.array(values), indices=np.array(columns), indptr=starts, scale=scale, derived={})
 
     @classmethod
     def from_scipy(cls, a: Any, scale: Any = None) -> "Self":
@@ -147,7 +146,7 @@ class CSRWeight(Weight):
     def as_float32(self) -> "CSRWeight":
         """The same weight with the dequantised values; shares the indices."""
         parts = {"data": self._values(), "indices": self.indices, "indptr": self.indptr}
-        return self._build(shape=self.shape, scale=None, form=None, masks=None, **parts)
+        return self._build(shape=self.shape, scale=None, derived={}, **parts)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         parts = {"data": self.data, "indices": self.indices, "indptr": self.indptr}
@@ -173,7 +172,7 @@ class CSRWeight(Weight):
     @property
     def nbytes(self) -> int:
         """Bytes held: the entries, and what the kernels derived from them, if they did."""
-        return super().nbytes + sum(derived.nbytes for derived in (self.form, self.masks) if derived is not None)
+        return super().nbytes + sum(part.nbytes for part in (self.derived or {}).values())
 
 
 def borrowed(a: Any) -> CSRWeight | None:
@@ -192,11 +191,11 @@ def borrowed(a: Any) -> CSRWeight | None:
         at = int(np.argmax(columns.view(np.uint32) >= k))
         raise ValueError(f"{where}: indices[{at}] is {columns[at]}, wanted 0..{k - 1}")
     _check_values(data, where)
-    return CSRWeight._build(shape=(n, k), data=data, indices=columns, indptr=starts, scale=None, form=None, masks=data[:0].view(np.uint8))
+    return CSRWeight._build(shape=(n, k), data=data, indices=columns, indptr=starts, scale=None, derived=None)
 
 
 def _rebuild(cls: type[CSRWeight], shape: tuple[int, int], data: Any, indices: Any, indptr: Any, scale: Any) -> CSRWeight:
-    return cls._build(shape=shape, data=data, indices=indices, indptr=indptr, scale=scale, form=None, masks=None)
+    return cls._build(shape=shape, data=data, indices=indices, indptr=indptr, scale=scale, derived={})
 
 
 def _shape(shape: Any, where: str) -> tuple[int, int]:

@@ -78,7 +78,7 @@ def test_wide_indices(path: Path) -> None:
 def test_indices_of_32_bits_where_16_would_do(path: Path) -> None:
     w = ec.to_csr(models.sparse(5, 9))
     indices = w.indices.astype(np.int32)
-    wide = ec.CSRWeight._build(shape=w.shape, data=w.data, indices=indices, indptr=w.indptr, scale=None, form=None, masks=None)
+    wide = ec.CSRWeight._build(shape=w.shape, data=w.data, indices=indices, indptr=w.indptr, scale=None, derived={})
     ec.save(path, {"w": wide})
     assert models.same(ec.load(path)["w"], w)
 

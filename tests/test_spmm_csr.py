@@ -1,9 +1,12 @@
 """spmm_csr, spmm_csr8: linear with CSR weights, and spmm. Every bit of the int8 form is promised."""
 
+import re
+
 import numpy as np
 import pytest
 from cases import EXACT, LAYOUTS, SPECIAL, assert_bits, bits
 from guard import filled, padded_output
+from implementations import ALL, use
 from naive import linear_int8
 
 import edgecomp as ec
@@ -212,7 +215,7 @@ def test_what_is_derived_is_counted():
         stored = sum(part.nbytes for part in w.arrays().values())
         assert w.nbytes == stored
         ec.linear(np.ones((m, 300), f), w)
-        derived = [part for part in (w.form, w.masks) if part is not None]
+        derived = list(w.derived.values())
         masks = bits_ is None and m == 1 and density == 0.9  # which C has on some ISAs only
         assert len(derived) in ([0, 1] if masks else [1] if m == 2 and in_c else [0])
         assert w.nbytes == stored + sum(part.nbytes for part in derived)
@@ -245,6 +248,10 @@ def test_spmm_refused():
 def test_explain():
     x, w = np.zeros((4, 64), f), matrix(4, 64, 0.5)
     assert ec.explain(x, ec.to_csr(w)).op == "spmm_csr"
+    in_c = str(ec.info()["backend"]).startswith("c")
+    for rows, how in ((1, "mask|as it is stored"), (4, "blocks of rows"), (40, "blocks of inputs of pairs|blocks of rows")):
+        notes = str(ec.explain(np.zeros((rows, 64), f), ec.to_csr(w)))
+        assert re.search(how if in_c else "row by row, as it is stored", notes), notes
     e = ec.explain(x, ec.to_csr(w, 8))
     assert e.op == "spmm_csr8"
     assert "x: quantised to uint8 per row" in e.notes
@@ -253,3 +260,28 @@ def test_explain():
     assert "converted to float32 at each call" in str(e)
     sparse = pytest.importorskip("scipy.sparse")
     assert "does it once" in str(ec.explain(x, sparse.csr_array(w)))
+
+
+def test_pairs_of_rows(impl):
+    """More than 32 rows of x: widths of every kind, odd numbers of rows, rows alike and rows without anything in common."""
+    for m, n, k, density in ((33, 1, 70, 1.0), (49, 7, 130, 0.5), (96, 131, 57, 0.3), (129, 260, 200, 0.2), (200, 64, 65, 0.9)):
+        x, bias, w = rng.standard_normal((m, k)).astype(f), rng.standard_normal(n).astype(f), matrix(n, k, density)
+        w[: n // 2 : 2, ::2] = 0
+        w[1 : n // 2 : 2, 1::2] = 0
+        y, untouched = padded_output(m, n)
+        ec.linear(x, ec.to_csr(w), bias, out=y)
+        close(y, x, w, bias)
+        assert untouched()
+        for threads in (1, 3):
+            assert_bits(ec.linear(x, ec.to_csr(w), bias, threads=threads), np.ascontiguousarray(y))
+        assert_bits(ec.linear(x, ec.to_csr(w), bias, activation="relu"), np.where((y > 0), y, f(0)))
+
+
+def test_a_weight_keeps_what_every_isa_derived():
+    """Another ISA reads another form: both stay beside the weight, and give what they gave."""
+    w, x = ec.to_csr(matrix(80, 200, 0.4)), rng.standard_normal((70, 200)).astype(f)
+    found = {}
+    for name in 2 * [name for name in ALL if name.startswith("c:")]:
+        with use(name):
+            y = ec.linear(x, w)
+            assert_bits(y, found.setdefault(name, y))

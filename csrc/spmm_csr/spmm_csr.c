@@ -1,14 +1,14 @@
 /* CSR weights times rows of x, the driver of both kinds of values.
  *
- * Several tokens: x becomes groups of tokens, which fill the lanes: [groups][k][lanes]. A thread takes some blocks of rows of the weight's
- * form for such a group, adds up block after block of inputs, and turns the sums into rows of y. One token: rows of CSR as they are, shared
- * out by the number of entries. */
+ * Several tokens: x becomes groups of tokens, which fill the lanes: [groups][k][lanes]. A thread takes some blocks of rows, or pairs of rows,
+ * of the weight's form for such a group, adds up block after block of inputs, and turns the sums into rows of y. One token: rows of CSR as
+ * they are, shared out by the number of entries. */
 #include "../kernels.h"
 
 enum {
     CHUNKS_PER_THREAD = 8,
-    MOST_BLOCKS = 4, /* of rows, in a chunk: the activations of a block of inputs are fetched once for all of them */
-    SUMS = MOST_BLOCKS * EC_FORM_ROWS * EC_MAX_LANES,
+    MOST_ROWS = 512, /* of a chunk: the activations of a block of inputs are fetched once for all of them */
+    SUMS = (MOST_ROWS + 1) * EC_MAX_LANES, /* and the partner of an odd row */
     TURNED = EC_PANEL * EC_PANEL + 16,
     PACK_K = 256 /* inputs to pack at a time */
 };
@@ -25,7 +25,10 @@ typedef struct {
     float *y;
     int64_t ldy;
     /* what run() plans */
+    int kind;
     ec_csr_parts form;
+    ec_csr_pack_fn *pack; /* or NULL, as the next */
+    ec_csr_finish_fn *finish;
     ec_transpose_f32_fn *transpose;
     ec_quantize_rows_fn *quantize;
     ec_activation_fn *activation;
@@ -111,25 +114,36 @@ static void pack(void *ctx, int64_t chunk, int thread)
     }
     const int64_t token0 = first_token(j, group), lanes = first_token(j, group + 1) - token0;
     const int tokens = (int)EC_MIN(j->m - token0, lanes);
-    j->transpose(tokens, k, j->x + token0 * j->ldx + k0, j->ldx, j->panel + token0 * j->k + k0 * lanes, lanes);
+    const float *x = j->x + token0 * j->ldx + k0;
+    float *panel = j->panel + token0 * j->k + k0 * lanes;
+    if (j->pack && lanes >= 16)
+        j->pack(tokens, k, x, j->ldx, panel, lanes);
+    else
+        j->transpose(tokens, k, x, j->ldx, panel, lanes);
 }
 
 static void multiply(const job *j, int64_t b, int64_t kb, int64_t group, float *sums)
 {
     const ec_csr_parts *f = &j->form;
-    const int64_t rows = f->row[b + 1] - f->row[b], start = f->start[b * f->blocks_k + kb], k0 = kb * f->block_k;
-    const uint16_t *count = f->count + 2 * (f->row[b] * f->blocks_k + kb * rows);
-    if (j->w->codes)
+    const int64_t rows = f->row[b + 1] - f->row[b], k0 = kb * f->block_k;
+    const int64_t before = f->row[b] * f->blocks_k, each = j->kind == EC_CSR_PAIRS ? (rows + 1) / 2 : rows;
+    const uint16_t *count = f->count + (j->kind == EC_CSR_PAIRS ? 5 * (before / 2 + kb * each) : 2 * (before + kb * each));
+    const int64_t *start = f->start + 2 * (b * f->blocks_k + kb);
+    if (j->w->codes) {
         ec_use_spmm_csr8()(j->lanes, &(ec_csr8_block){
-            .rows = rows, .first = kb == 0, .count = count, .order = count + rows, .local = f->local + start,
-            .value = (const uint8_t *)f->value + start, .sums = (int32_t *)sums,
+            .rows = rows, .first = kb == 0, .count = count, .order = count + rows, .local = f->local + start[0],
+            .value = (const uint8_t *)f->value + start[1], .sums = (int32_t *)sums,
             .x = (const int8_t *)j->panel + 2 * j->lanes * (group * ec_panel_bytes(j->k, 1) + k0)});
-    else {
-        const int64_t token0 = first_token(j, group), lanes = first_token(j, group + 1) - token0;
-        ec_use_spmm_csr()((int)lanes, &(ec_csr_block){
-            .rows = rows, .first = kb == 0, .count = count, .order = count + rows, .local = f->local + start,
-            .value = (const float *)f->value + start, .sums = sums, .x = j->panel + token0 * j->k + k0 * lanes});
+        return;
     }
+    const int64_t token0 = first_token(j, group), lanes = first_token(j, group + 1) - token0;
+    const ec_csr_block block = {
+        .rows = each, .first = kb == 0, .count = count, .order = count + (j->kind == EC_CSR_PAIRS ? 3 : 1) * each, .local = f->local + start[0],
+        .value = (const float *)f->value + start[1], .sums = sums, .x = j->panel + token0 * j->k + k0 * lanes};
+    if (j->kind == EC_CSR_PAIRS)
+        ec_use_csr_pairs()((int)lanes, &block);
+    else
+        ec_use_spmm_csr()((int)lanes, &block);
 }
 
 /* y of one token and up to 16 outputs from col on, from their sums. */
@@ -169,7 +183,9 @@ static void spmm_chunk(void *ctx, int64_t chunk, int thread)
     for (int64_t kb = 0; kb < j->form.blocks_k; kb++)
         for (int64_t b = b0; b < b1; b++)
             multiply(j, b, kb, group, sums + (j->form.row[b] - row0) * lanes);
-    for (int64_t t0 = 0; t0 < tokens; t0 += EC_PANEL) { /* few rows of y at a time: each is a stream */
+    if (j->finish)
+        j->finish(rows, tokens, sums, lanes, j->bias ? j->bias + row0 : NULL, j->act == EC_ACT_RELU, j->y + token0 * j->ldy + row0, j->ldy);
+    for (int64_t t0 = 0; !j->finish && t0 < tokens; t0 += EC_PANEL) { /* few rows of y at a time: each is a stream */
         const int64_t t1 = EC_MIN(t0 + EC_PANEL, tokens);
         for (int64_t r = 0; r < rows; r += EC_PANEL) {
             const int cols = (int)EC_MIN(rows - r, EC_PANEL);
@@ -203,7 +219,7 @@ static void rows_chunk(void *ctx, int64_t chunk, int thread)
         int64_t last = row1;
         while (last > row0 && w->indptr[last] + 8 > w->indptr[j->n])
             last--;
-        j->masks(w, w->masks, ec_div_up(j->k, 32), row0, last, j->vector, y + row0);
+        j->masks(w, w->derived[EC_CSR_MASKS], ec_div_up(j->k, 32), row0, last, j->vector, y + row0);
         j->spmv(w, last, row1, j->vector, y + last);
     } else
         j->spmv(w, row0, row1, j->vector, y + row0);
@@ -232,7 +248,7 @@ static void multiply_rows(job *j, int threads)
 {
     threads = threads_for(1, (double)j->w->indptr[j->n], threads);
     j->spmv = ec_use_spmv_csr();
-    j->masks = j->w->masks && ec_csr_needs_masks(j->m, j->n, j->k, j->w) ? ec_use_spmv_masks() : NULL;
+    j->masks = j->kind == EC_CSR_MASKS && j->w->derived[EC_CSR_MASKS] ? ec_use_spmv_masks() : NULL;
     const int64_t whole = ec_div_up(j->k, 32) * 32; /* inputs that masks address */
     if (whole > j->k && whole > SUMS + TURNED)
         j->masks = NULL;
@@ -253,6 +269,14 @@ static void multiply_rows(job *j, int threads)
 int ec_spmm_csr_threads(int64_t m, int64_t n, int64_t k, int threads) { return threads_for((double)m, (double)n * (double)k, threads); }
 int ec_spmm_csr8_threads(int64_t m, int64_t n, int64_t k, int threads) { return ec_spmm_csr_threads(m, n, k, threads); }
 
+/* Lanes of the widest group. Where entries are few, blocks of inputs are long, and narrow groups keep them in L2. */
+static int most_lanes(const job *j)
+{
+    if (j->kind == EC_CSR_PAIRS)
+        return EC_MAX_LANES;
+    return (double)j->w->indptr[j->n] < 0.02 * (double)j->n * (double)j->k ? EC_LANES1 / 2 : EC_LANES1;
+}
+
 static int run(job *j, int threads, void *memory, size_t size)
 {
     const int int8 = j->w->codes != NULL;
@@ -264,10 +288,11 @@ static int run(job *j, int threads, void *memory, size_t size)
     j->transpose = ec_use_transpose_f32();
     j->quantize = ec_use_quantize_rows();
     j->activation = ec_use_activation();
-    const int one = unit(j->m, int8);
+    j->kind = ec_csr_kind(j->m, j->n, j->k, j->w);
+    const int one = unit(j->m, int8), most = most_lanes(j);
     j->units = ec_div_up(j->m, one);
-    j->groups = int8 ? j->units : ec_div_up(j->units, EC_MAX_LANES / 16);
-    j->lanes = int8 || j->units == 1 ? one : EC_MAX_LANES;
+    j->groups = int8 ? j->units : ec_div_up(j->units, most / 16);
+    j->lanes = int8 || j->units == 1 ? one : most;
     const int64_t tokens = j->m > 1 ? j->units * one : 0, wide = ec_panel_bytes(j->k, 1);
     j->panel = (float *)(((uintptr_t)memory + 63) & ~(uintptr_t)63);
     j->scratch = j->panel + tokens * j->k;
@@ -278,14 +303,17 @@ static int run(job *j, int threads, void *memory, size_t size)
         j->scratch = (float *)(j->zero + tokens + j->m);
         j->row = (uint8_t *)(j->scratch + (int64_t)threads * (SUMS + TURNED));
     }
-    if (!ec_csr_needs_form(j->m, j->n, j->k, j->w)) {
+    if (j->kind == EC_CSR_ROWS || j->kind == EC_CSR_MASKS || !j->w->derived[j->kind]) {
         multiply_rows(j, threads);
         return EC_OK;
     }
     const int work = threads_for((double)j->m, (double)j->w->indptr[j->n], threads);
     const int packers = ec_threads_that_pay(threads, 0.1 * (double)j->m * (double)j->k);
-    j->form = ec_csr_open(j->n, int8, j->w->form);
-    const int64_t blocks = j->form.blocks_n, least = ec_div_up(blocks, MOST_BLOCKS), enough = ec_div_up(CHUNKS_PER_THREAD * work, j->groups);
+    j->form = ec_csr_open(j->kind, j->n, int8, j->w->derived[j->kind]);
+    j->pack = ec_use_csr_pack();
+    j->finish = int8 || j->lanes < 16 ? NULL : ec_use_csr_finish();
+    const int64_t blocks = j->form.blocks_n, least = ec_div_up(blocks, EC_MIN(MOST_ROWS / j->form.most_rows, blocks));
+    const int64_t enough = ec_div_up(CHUNKS_PER_THREAD * work, j->groups);
     j->chunks = work == 1 || enough < least ? least : EC_MIN(enough, blocks);
     if (int8)
         ec_parallel(packers, 4 * j->groups, quantize_panel, j);

@@ -47,21 +47,18 @@ static void make_csr(problem *p, int8_t *codes)
             else
                 values[e] = weights[j * p->k + found[e]];
     csr = (ec_csr){.indptr = indptr, .indices = indices, .short_indices = short_indices, .values = values, .codes = stored, .scale = p->wscale};
-    if (ec_csr_needs_masks(p->m, p->n, p->k, &csr)) {
-        void *masks = place(W_PLAIN, ec_csr_masks_bytes(p->n, p->k, &csr));
-        ec_csr_masks(p->n, p->k, &csr, masks);
-        csr.masks = masks;
-    }
-    if (ec_csr_needs_form(p->m, p->n, p->k, &csr)) {
+    const int kind = ec_csr_kind(p->m, p->n, p->k, &csr);
+    if (kind != EC_CSR_ROWS && below(8)) { /* without it rows are read as they are */
         static void *form;
-        const size_t size = ec_csr_form_bytes(p->n, p->k, &csr);
-        form = realloc(form, size + 64);
-        memset(form, 0x5A, size + 64);
-        ec_csr_form(p->n, p->k, &csr, form);
-        for (size_t i = size; i < size + 64; i++)
+        const size_t size = ec_csr_derived_bytes(kind, p->n, p->k, &csr);
+        void *memory = kind == EC_CSR_MASKS ? place(W_PLAIN, size) : (form = realloc(form, size + 64));
+        if (kind != EC_CSR_MASKS)
+            memset(form, 0x5A, size + 64);
+        ec_csr_derive(kind, p->n, p->k, &csr, memory);
+        for (size_t i = size; kind != EC_CSR_MASKS && i < size + 64; i++)
             if (((const uint8_t *)form)[i] != 0x5A)
-                fail("the form is longer than ec_csr_form_bytes");
-        csr.form = form;
+                fail("a form is longer than ec_csr_derived_bytes");
+        csr.derived[kind] = memory;
     }
 }
 

@@ -1,0 +1,98 @@
+/* Rows of x to lanes, and sums in lanes to rows of y, AVX-512: squares of 16 by 16 are turned in registers, but read and written 64 of a row at
+ * a time: rows a power of two apart share few sets of the cache, and a line that two squares have in common would go in between. */
+#include "../kernels.h"
+#ifdef EC_X86
+#include <immintrin.h>
+EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl")
+
+enum { WIDE = 64 };
+
+#define QUARTERS(a, b, which) _mm512_shuffle_f32x4(a, b, which)
+
+EC_INLINE void turn(__m512 v[16])
+{
+    __m512 u[16];
+    EC_UNROLL(8)
+    for (int i = 0; i < 8; i++) {
+        u[2 * i] = _mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]);
+        u[2 * i + 1] = _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]);
+    }
+    EC_UNROLL(4)
+    for (int i = 0; i < 16; i += 4) {
+        const __m512d a = _mm512_castps_pd(u[i]), b = _mm512_castps_pd(u[i + 1]), c = _mm512_castps_pd(u[i + 2]), d = _mm512_castps_pd(u[i + 3]);
+        v[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+        v[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+        v[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+        v[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+    }
+    EC_UNROLL(4)
+    for (int i = 0; i < 4; i++) {
+        const __m512 lo = QUARTERS(v[i], v[i + 4], 0x44), hi = QUARTERS(v[i], v[i + 4], 0xEE);
+        const __m512 lo2 = QUARTERS(v[i + 8], v[i + 12], 0x44), hi2 = QUARTERS(v[i + 8], v[i + 12], 0xEE);
+        v[i] = QUARTERS(lo, lo2, 0x88);
+        v[i + 4] = QUARTERS(lo, lo2, 0xDD);
+        v[i + 8] = QUARTERS(hi, hi2, 0x88);
+        v[i + 12] = QUARTERS(hi, hi2, 0xDD);
+    }
+}
+
+EC_INLINE __mmask16 first(int64_t count) { return count >= 16 ? 0xFFFF : (__mmask16)((1u << count) - 1); }
+
+void ec_csr_pack_avx512(int64_t tokens, int64_t k, const float *x, int64_t ldx, float *out, int64_t lanes)
+{
+    float line[16][WIDE] __attribute__((aligned(64)));
+    for (int64_t t0 = 0; t0 < lanes; t0 += 16)
+        for (int64_t k0 = 0; k0 < k; k0 += WIDE) {
+            const int64_t wide = EC_MIN(k - k0, WIDE), some = tokens - t0;
+            for (int64_t i = 0; i < 16; i++)
+                for (int64_t c = 0; c < wide; c += 16) {
+                    if (i < some && k0 + WIDE + c < k)
+                        _mm_prefetch((const char *)(x + (t0 + i) * ldx + k0 + WIDE + c), _MM_HINT_T0);
+                    _mm512_store_ps(line[i] + c, _mm512_maskz_loadu_ps(i < some ? first(wide - c) : 0, x + (t0 + i) * ldx + k0 + c));
+                }
+            for (int64_t c = 0; c < wide; c += 16) {
+                __m512 v[16];
+                EC_UNROLL(16)
+                for (int i = 0; i < 16; i++)
+                    v[i] = _mm512_load_ps(line[i] + c);
+                turn(v);
+                float *to = out + (k0 + c) * lanes + t0;
+                EC_UNROLL(16)
+                for (int i = 0; i < 16; i++)
+                    if (c + i < wide)
+                        _mm512_storeu_ps(to + i * lanes, v[i]);
+            }
+        }
+}
+
+void ec_csr_finish_avx512(int64_t rows, int64_t tokens, const float *sums, int64_t lanes, const float *bias, int relu, float *y, int64_t ldy)
+{
+    float line[16][WIDE] __attribute__((aligned(64)));
+    for (int64_t t0 = 0; t0 < tokens; t0 += 16)
+        for (int64_t r0 = 0; r0 < rows; r0 += WIDE) {
+            const int64_t wide = EC_MIN(rows - r0, WIDE), lines = EC_MIN(tokens - t0, 16);
+            for (int64_t c = 0; c < wide; c += 16) {
+                const float *from = sums + (r0 + c) * lanes + t0;
+                __m512 v[16];
+                EC_UNROLL(16)
+                for (int i = 0; i < 16; i++)
+                    v[i] = _mm512_maskz_loadu_ps(c + i < wide ? 0xFFFF : 0, from + i * lanes);
+                turn(v);
+                EC_UNROLL(16)
+                for (int i = 0; i < 16; i++)
+                    _mm512_store_ps(line[i] + c, v[i]);
+            }
+            for (int64_t t = 0; t < lines; t++)
+                for (int64_t c = 0; c < wide; c += 16) {
+                    if (r0 + WIDE + c < rows)
+                        __builtin_prefetch(y + (t0 + t) * ldy + r0 + WIDE + c, 1);
+                    const __mmask16 some = first(wide - c);
+                    const __m512 b = bias ? _mm512_maskz_loadu_ps(some, bias + r0 + c) : _mm512_set1_ps(-0.0f);
+                    const __m512 sum = _mm512_add_ps(_mm512_load_ps(line[t] + c), b);
+                    const __mmask16 keep = relu ? (__mmask16)~_mm512_cmp_ps_mask(sum, _mm512_setzero_ps(), _CMP_LE_OQ) : 0xFFFF;
+                    _mm512_mask_storeu_ps(y + (t0 + t) * ldy + r0 + c, some, _mm512_maskz_mov_ps(keep, sum));
+                }
+        }
+}
+EC_TARGET_END
+#endif
