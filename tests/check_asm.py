@@ -31,7 +31,7 @@ WORK = {
     ("gemm_s8g", "avx2"): ("vpmaddubsw", 8, ALL),
     ("gemm_s8g", "avx512vnni"): ("vpdpbusd", 12, NOTHING),
     ("quantize_groups", "avx2"): ("vcvtps2dq", 2, NOTHING),
-    ("quantize_groups", "avx512"): ("vcvtps2dq", 1, NOTHING),
+    ("quantize_groups", "avx512"): ("vcvtps2dq", 4, READS),
     ("gemm_f32", "avx2"): ("vfmadd", 12, NOTHING),
     ("gemm_f32", "avx512"): ("vfmadd", 24, NOTHING),
     ("expand_s8", "avx2"): ("vcvtdq2ps", 2, NOTHING),

@@ -1,5 +1,5 @@
 /* Grouped weights times up to 3 rows of floats, the weights made in registers. Included inside a target region, after the vectors of
- * the ISA: LANES floats, and for them load, words (of codes), field (v & mask | magic), floats, bytes, set1, sub, fused (multiply-add), store, shifted.
+ * the ISA: LANES floats, CHAINS sums of an output, and for vectors load, words (of codes), field (v & mask | magic), floats, bytes, set1, sub, fused (multiply-add), store, shifted.
  *
  * A code becomes a float without a conversion: masked where it lies in its word and put under the exponent whose unit is that bit, it is
  * 2^(23 - bit) + code; the difference to that is exact. Bits from 20 on (16 for bytes) are not all mantissa: one shift brings them down. */
@@ -17,7 +17,7 @@ static const place NIBBLES[8] = {AT(4, 0), AT(4, 4), AT(4, 8), AT(4, 12), AT(4, 
 static const place BYTES[4] = {AT(8, 0), AT(8, 8), AT(8, 0), AT(8, 8)};
 
 /* Adds the products of one word of codes per output: `vecs` vectors of outputs, 8 inputs (bytes: 4). */
-EC_INLINE void word(int mr, int bits, int affine, int vecs, const uint8_t *codes, const float *x, const vec *a, const vec *b, vec (*acc)[H])
+EC_INLINE void word(int mr, int bits, int affine, int vecs, const uint8_t *codes, const float *x, const vec *a, const vec *b, vec (*acc)[3][H])
 {
     vec v[H];
     EC_UNROLL(8)
@@ -42,7 +42,7 @@ EC_INLINE void word(int mr, int bits, int affine, int vecs, const uint8_t *codes
                 w = fused(w, a[h], b[h]);
             EC_UNROLL(3)
             for (int i = 0; i < mr; i++)
-                acc[i][h] = fused(w, set1(from[i]), acc[i][h]);
+                acc[f % CHAINS][i][h] = fused(w, set1(from[i]), acc[f % CHAINS][i][h]);
         }
     }
 }
@@ -61,16 +61,18 @@ EC_INLINE void outputs(int mr, int bits, int affine, int h0, int vecs, const ec_
             store(sums + EC_STRIP * i + LANES * h, set1(0));
     for (int64_t g = 0; g < t->groups; g++, record += record_bytes) {
         const uint8_t *codes = record + header + 4 * LANES * h0;
-        vec a[H], b[H], acc[3][H];
+        vec a[H], b[H], acc[CHAINS][3][H];
         EC_UNROLL(8)
         for (int h = 0; h < vecs; h++) {
             if (affine) {
                 a[h] = has_offset ? floats(record, scale_bytes, 0, h0 + h) : set1(1);
                 b[h] = has_offset ? floats(record, scale_bytes, 1, h0 + h) : sub(set1(0), bytes(ec_record_zeros(record, scale_bytes) + LANES * (h0 + h)));
             }
-            EC_UNROLL(3)
-            for (int i = 0; i < mr; i++)
-                acc[i][h] = set1(0);
+            EC_UNROLL(2)
+            for (int c = 0; c < CHAINS; c++)
+                EC_UNROLL(3)
+                for (int i = 0; i < mr; i++)
+                    acc[c][i][h] = set1(0);
         }
         for (int k = t->form->group; k > 0; k -= 32 / bits, codes += 4 * EC_STRIP, x += mr * 32 / bits)
             word(mr, bits, affine, vecs, codes, x, a, b, acc);
@@ -78,8 +80,10 @@ EC_INLINE void outputs(int mr, int bits, int affine, int h0, int vecs, const ec_
         for (int h = 0; h < vecs; h++) {
             const vec scale = has_offset ? set1(1) : floats(record, scale_bytes, 0, h0 + h);
             EC_UNROLL(3)
-            for (int i = 0; i < mr; i++)
-                store(sums + EC_STRIP * i + LANES * h, fused(acc[i][h], scale, load(sums + EC_STRIP * i + LANES * h)));
+            for (int i = 0; i < mr; i++) {
+                const vec sum = CHAINS == 1 ? acc[0][i][h] : add(acc[0][i][h], acc[CHAINS - 1][i][h]);
+                store(sums + EC_STRIP * i + LANES * h, fused(sum, scale, load(sums + EC_STRIP * i + LANES * h)));
+            }
         }
     }
 }

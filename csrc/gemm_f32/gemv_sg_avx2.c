@@ -4,11 +4,12 @@
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2,fma,f16c")
 
-enum { LANES = 8 };
+enum { LANES = 8, CHAINS = 1 };
 typedef __m256 vec;
 
 EC_INLINE vec set1(float v) { return _mm256_set1_ps(v); }
 EC_INLINE vec set1_bits(uint32_t v) { return _mm256_castsi256_ps(_mm256_set1_epi32((int)v)); }
+EC_INLINE vec add(vec a, vec b) { return _mm256_add_ps(a, b); }
 EC_INLINE vec sub(vec a, vec b) { return _mm256_sub_ps(a, b); }
 EC_INLINE vec fused(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
 EC_INLINE vec load(const float *at) { return _mm256_loadu_ps(at); }

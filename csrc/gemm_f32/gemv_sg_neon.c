@@ -3,11 +3,12 @@
 #ifdef EC_ARM64
 #include <arm_neon.h>
 
-enum { LANES = 4 };
+enum { LANES = 4, CHAINS = 1 };
 typedef float32x4_t vec;
 
 EC_INLINE vec set1(float v) { return vdupq_n_f32(v); }
 EC_INLINE vec set1_bits(uint32_t v) { return vreinterpretq_f32_u32(vdupq_n_u32(v)); }
+EC_INLINE vec add(vec a, vec b) { return vaddq_f32(a, b); }
 EC_INLINE vec sub(vec a, vec b) { return vsubq_f32(a, b); }
 EC_INLINE vec fused(vec a, vec b, vec c) { return vfmaq_f32(c, a, b); }
 EC_INLINE vec load(const float *at) { return vld1q_f32(at); }
