@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgecomp import pool, reference
+from edgecomp import packing, pool, reference
+from edgecomp.csr_blocks import Blocks, block_inputs, to_blocks
 from edgecomp.grouped import GroupedInt8Weight, GroupedWeight, Int4Weight
-from edgecomp.nm import NMWeight
+from edgecomp.nm import K_MAX_UINT8, NMWeight
 from edgecomp.sparse import CSRWeight
 from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows
 
@@ -27,6 +28,8 @@ KERNELS = {
     "gemm_sg": "gemm_s4g",
     "spmm_csr": "spmm_csr",
     "spmm_csr8": "spmm_csr",
+    "spmm_blocks": "spmm_blocks",
+    "spmm_blocks8": "spmm_blocks",
     "quantize_rows": "quantize_rows",
     "quantize_groups": "quantize_groups",
     "activate": "activation",
@@ -98,14 +101,23 @@ def _threads_that_pay(limit: int, ns: float) -> int:
     return threads
 
 
-_TILES = {"gemm_s8c": "_tile_s8c", "gemm_s4g": "_tile_sg", "gemm_s8g": "_tile_sg", "gemm_f32": "_tile_f32"}
+_TILES = {
+    "gemm_s8c": "_tile_s8c",
+    "gemm_s4g": "_tile_sg",
+    "gemm_s8g": "_tile_sg",
+    "gemm_f32": "_tile_f32",
+    "spmm_csr": "_tile_f32",
+    "spmm_csr8": "_tile_s8c",
+    "spmm_nm": "_tile_f32",
+    "spmm_nm8": "_tile_s8c",
+}
 _READ_NS = {"gemm_s8c": 0.05, "gemm_s8g": 0.05, "gemm_s4g": 0.025}
 """Reading one weight; a float takes 0.2."""
 
 
 def threads_for(op: str, m: int, n: int, k: int, limit: int) -> int:
     """How many threads a call of this op and size uses."""
-    isa = _module(_TILES.get(op, "_tile_f32")).ISA
+    isa = _module(_TILES[op] if op.startswith("gemm") else "_tile_f32").ISA
     return _threads_that_pay(limit, n * k * max(m / isa.macs_per_ns, _READ_NS.get(op, 0.2)))  # products, or reading the weights
 
 
@@ -128,7 +140,7 @@ def warmup() -> None:
 class _Scratch(threading.local):
     """Memory of each Python thread, which only grows."""
 
-    array = np.empty(0, np.uint32)
+    array = packing.aligned_empty((0,), np.uint32)
 
 
 _scratch = _Scratch()
@@ -136,7 +148,7 @@ _scratch = _Scratch()
 
 def _scratch_of(words: int) -> npt.NDArray[np.uint32]:
     if len(_scratch.array) < words:
-        _scratch.array = np.empty(words + words // 4, np.uint32)
+        _scratch.array = packing.aligned_empty((words + words // 4,), np.uint32)
     return _scratch.array
 
 
@@ -150,7 +162,7 @@ def _padded_bias(bias: Float32 | None, n: int) -> Float32:
     """For whole panels; adding -0.0 changes nothing."""
     out = np.full(-(-n // 16) * 16, -0.0, np.float32)
     if bias is not None:
-        out[:n] = bias
+        out[: len(bias)] = bias
     return out
 
 
@@ -174,6 +186,13 @@ def _gemm_s8c(rows: Any, w: Int8Weight, bias: Float32 | None, kind: int, y: Any,
     return sx
 
 
+def _rows_of(x: Float32 | QuantizedRows, m: int, k: int) -> tuple[Any, ...]:
+    """What gemm_s8c takes as x, q, scales, zeros, flip."""
+    if isinstance(x, QuantizedRows):
+        return _NO_MATRIX, x.q.reshape(m, k), x.scale.reshape(m), np.reshape(x.zero, m), 0  # type: ignore[arg-type]  # rows without groups
+    return x, _NO_BYTES, _NO_MATRIX[0:0].reshape(0), _NO_BYTES.reshape(0), 0
+
+
 def gemm_s8c(
     x: Float32 | QuantizedRows,
     w: Int8Weight,
@@ -184,11 +203,7 @@ def gemm_s8c(
     out_zero: int = 0,
     threads: int = 0,
 ) -> None:
-    m = len(y)
-    if isinstance(x, QuantizedRows):
-        rows = _NO_MATRIX, x.q.reshape(m, w.shape[1]), x.scale.reshape(m), np.reshape(x.zero, m), 0  # type: ignore[arg-type]  # rows without groups
-    else:
-        rows = x, _NO_BYTES, _NO_MATRIX[0:0].reshape(0), _NO_BYTES.reshape(0), 0
+    rows = _rows_of(x, len(y), w.shape[1])
     wide = y if out_scale is None else np.empty(y.shape, np.float32)
     sx = _gemm_s8c(rows, w, bias, int(activation == "relu"), wide, threads)
     if out_scale is not None and np.isnan(sx).any():
@@ -249,13 +264,42 @@ def csr_form(w: CSRWeight, m: int) -> str:
 
 
 def nm_form(w: NMWeight, m: int, compute: str) -> Any:
-    """What an N:M weight runs as."""
-    return w.served(m, compute, shared=False, own=False)
+    """What an N:M weight runs as. Few rows leave lanes empty, and patterns of more than two thirds nothing to gain over dense int8."""
+    many = m > 32 and 3 * w.n <= 2 * w.m if compute == "int8" else m > 1
+    return w.served(m, compute, shared=many and min(w.shape) > 0, own=False)
+
+
+def spmm_nm(x: Float32, w: NMWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
+    limit = threads_for("spmm_nm", len(y), w.shape[0], w.kept, threads)
+    _spmm_blocks(x, w.as_blocks(), bias, activation, y, limit)
+
+
+def spmm_nm8(
+    x: Float32 | QuantizedRows, w: NMWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0
+) -> None:
+    limit = threads_for("spmm_nm8", len(y), w.shape[0], w.kept, threads)
+    _spmm_blocks8(x, w.as_blocks(), w.scale, w.shape[1], bias, activation, y, limit)
+
+
+def _blocks(w: CSRWeight, m: int) -> Blocks | None:
+    """What m rows of x multiply, derived once; None for one row, and where blocks of inputs would be emptier than one entry a row."""
+    n, k = w.shape
+    int8 = w.scale is not None
+    if m < 2 or min(n, k) == 0 or (int8 and k > K_MAX_UINT8) or w.nnz < n * (-(-k // block_inputs(n, k, w.nnz, int8)) - 1):
+        return None
+    if w.derived is None:
+        return None
+    if "blocks" not in w.derived:
+        w.derived["blocks"] = to_blocks(w.data[:, None], w.indices, w.indptr, k)
+    return w.derived["blocks"]  # type: ignore[no-any-return]
 
 
 def spmm_csr(x: Float32, w: CSRWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
+    limit, blocks = threads_for("spmm_csr", len(y), w.nnz, 1, threads), _blocks(w, len(y))
+    if blocks is not None:
+        _spmm_blocks(x, blocks, bias, activation, y, limit)
+        return
     parts = w.data, w.indices.astype(np.int32, copy=False), w.indptr
-    limit = threads_for("spmm_csr", len(y), w.nnz, 1, threads)
     _run(limit, "spmm_csr", np.ascontiguousarray(x.T), *parts, _padded_bias(bias, w.shape[0]), int(activation == "relu"), y)
     _activate(activation, y, threads)
 
@@ -263,7 +307,11 @@ def spmm_csr(x: Float32, w: CSRWeight, bias: Float32 | None, activation: str | N
 def spmm_csr8(
     x: Float32 | QuantizedRows, w: CSRWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0
 ) -> None:
-    m, k = len(y), w.shape[1]
+    m, (n, k) = len(y), w.shape
+    limit, blocks = threads_for("spmm_csr8", m, w.nnz, 1, threads), _blocks(w, m)
+    if blocks is not None:
+        _spmm_blocks8(x, blocks, w.scale, k, bias, activation, y, limit)
+        return
     if isinstance(x, QuantizedRows):
         q, sx, zero = x.q.reshape(m, k), x.scale.reshape(m), np.reshape(x.zero, m)  # type: ignore[arg-type]  # rows without groups
     else:
@@ -271,9 +319,29 @@ def spmm_csr8(
         quantize_rows(x, q, sx, zero, threads)
     centred = np.ascontiguousarray(q.T.astype(np.int16) - zero)
     parts = w.data, w.indices.astype(np.int32, copy=False), w.indptr, w.scale
-    limit = threads_for("spmm_csr8", m, w.nnz, 1, threads)
-    _run(limit, "spmm_csr8", centred, *parts, sx, _padded_bias(bias, w.shape[0]), int(activation == "relu"), y)
+    _run(limit, "spmm_csr8", centred, *parts, sx, _padded_bias(bias, n), int(activation == "relu"), y)
     _activate(activation, y, threads)
+
+
+def _spmm_blocks(x: Float32, blocks: Blocks, bias: Float32 | None, activation: str | None, y: Float32, limit: int) -> None:
+    (m, k), n = x.shape, y.shape[1]
+    panel = _scratch_of(-(-m // 16) * -(-k // 16) * 256).view(np.float32)
+    _run(limit, "spmm_blocks", x, *blocks[:-1], _padded_bias(bias, n + 16), int(activation == "relu"), y, panel)
+    _activate(activation, y, limit)
+
+
+def _spmm_blocks8(
+    x: Float32 | QuantizedRows, blocks: Blocks, scale: Any, k: int, bias: Float32 | None, activation: str | None, y: Float32, limit: int
+) -> None:
+    m, n = y.shape
+    tokens, whole_k = -(-m // 64) * 64, -(-k // 16) * 16
+    words = tokens * whole_k // 4
+    scratch = _scratch_of(words + 2 * m)
+    panel, sx, zero = scratch[:words].view(np.uint8), scratch[words : words + m].view(np.float32), scratch[words + m :].view(np.int32)
+    form = *blocks[:-1], k, packing.padded(scale, n // 16 + 2), packing.padded(blocks.sums[:n], n // 16 + 2)
+    relu = int(activation == "relu")
+    _run(limit, "spmm_blocks8", *_rows_of(x, m, k)[:4], *form, _padded_bias(bias, n + 16), relu, y, panel, sx, zero)
+    _activate(activation, y, limit)
 
 
 def gemm_s8c_i32(a: npt.NDArray[Any], w: Int8Weight, y: npt.NDArray[np.int32], threads: int = 0) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecomp import arrays, packing
+from edgecomp.csr_blocks import Blocks, to_blocks
 from edgecomp.pruning import BLOCKS, check_block, read_pattern
 from edgecomp.quantization import codes_per_output, weight_array
 from edgecomp.sparse import CSRWeight
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 K_MAX_UINT8 = 66311
 """The longest sums of uint8 times int8 that fit int32: 255 * 127 * 66311 is below 2**31."""
+
+_NOTHING_DERIVED: dict[str, Any] = dict.fromkeys(("csr", "dense", "negatives", "blocks"))
 
 
 def kept_inputs(k: int, n: int, m: int) -> int:
@@ -38,7 +41,7 @@ class NMWeight(Weight):
     What no kernel serves is multiplied as CSR, or as dense int8, derived when first needed; from then on `nbytes` counts it.
     """
 
-    __slots__ = ("block", "csr", "dense", "m", "n", "negatives", "packed", "scales", "sums", "values")
+    __slots__ = ("block", "blocks", "csr", "dense", "m", "n", "negatives", "packed", "scales", "sums", "values")
     values: npt.NDArray[Any]
     packed: npt.NDArray[np.uint32]
     scales: Float32 | None
@@ -49,6 +52,7 @@ class NMWeight(Weight):
     csr: CSRWeight | None
     dense: Int8Weight | None
     negatives: npt.NDArray[np.int32] | None
+    blocks: Blocks | None
     """What is derived from the weight, None before anyone wanted it."""
     _made_by = "edgecomp.to_nm or NMWeight.from_arrays"
 
@@ -134,7 +138,7 @@ class NMWeight(Weight):
     ) -> "Self":
         """From checked values [N, kept] and places [blocks, kept]."""
         packed = pack_places(places, index_bits(nm[1]), block)
-        fields = {"shape": shape, "n": nm[0], "m": nm[1], "block": block, "packed": packed, "csr": None, "dense": None, "negatives": None}
+        fields = {"shape": shape, "n": nm[0], "m": nm[1], "block": block, "packed": packed, **_NOTHING_DERIVED}
         if scale is None:
             return cls._build(**fields, values=packing.panels_f32(values), scales=None, sums=None)
         panels = packing.panels_n16k4(np.ascontiguousarray(values))
@@ -186,6 +190,19 @@ class NMWeight(Weight):
         assert self.negatives is not None
         return self.negatives
 
+    def as_blocks(self) -> Blocks:
+        """The form of the Numba kernels, four neighbouring outputs to a row, whose inputs they share; kept, and counted by `nbytes`."""
+        if self.blocks is None:
+            rows, kept = -(-self.shape[0] // 4), self.kept
+            values = self.kept_values()
+            whole = np.zeros((4 * rows, kept), values.dtype)
+            whole[: len(values)] = values
+            columns = np.repeat(self.columns(), self.block // 4, axis=0)[:rows]
+            indptr, shared = np.arange(rows + 1, dtype=np.int64) * kept, whole.reshape(rows, 4, kept).transpose(0, 2, 1).reshape(-1, 4)
+            object.__setattr__(self, "blocks", to_blocks(shared, columns.reshape(-1), indptr, self.shape[1]))
+        assert self.blocks is not None
+        return self.blocks
+
     def as_int8(self) -> Int8Weight:
         """The same int8 values with the zeros between them; kept, and counted by `nbytes`."""
         if self.dense is None:
@@ -233,7 +250,7 @@ class NMWeight(Weight):
     @property
     def nbytes(self) -> int:
         """Bytes held: values, places, scales, and the forms derived from them, if they were."""
-        return super().nbytes + sum(w.nbytes for w in (self.csr, self.dense, self.negatives) if w is not None)
+        return super().nbytes + sum(w.nbytes for w in (self.csr, self.dense, self.negatives, self.blocks) if w is not None)
 
 
 def _rebuild(cls: type[NMWeight], values: Any, places: Any, shape: Any, nm: Any, block: int, scale: Any) -> NMWeight:

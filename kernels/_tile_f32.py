@@ -23,11 +23,11 @@ ISA = _simd.best(
 _FLOATS = ir.VectorType(F32, ISA.lanes)
 
 
-def _multiply_add(b: Any, acc: Any, x: Any, w: Any) -> Any:
+def multiply_add(b: Any, acc: Any, x: Any, w: Any) -> Any:
     return _simd.call(b, f"llvm.fmuladd.v{ISA.lanes}f32", _FLOATS, x, w, acc)
 
 
-def _finish(b: Any, column: int, sums: list[Any], targets: list[Any], more: list[Any]) -> list[Any]:
+def finish(b: Any, column: int, sums: list[Any], targets: list[Any], more: list[Any]) -> list[Any]:
     first, relu, bias = more
     is_first, is_relu = (b.icmp_signed("!=", flag, const(0)) for flag in (first, relu))
     shift = _simd.load(b, _FLOATS, _simd.at(b, b.inttoptr(bias, BYTES), const(column)))
@@ -46,4 +46,4 @@ def tile(
     first: Any, relu: Any, bias: Any,
 ) -> Any:  # fmt: skip
     """See _tile.py. Unless first, y is added to; bias [16 nv], -0.0 changing nothing."""
-    return intrinsic_of(ISA, F32, _multiply_add, _finish, more=3)
+    return intrinsic_of(ISA, F32, multiply_add, finish, more=3)

@@ -31,25 +31,26 @@ _INTS, _FLOATS = ir.VectorType(I32, ISA.lanes), ir.VectorType(F32, ISA.lanes)
 
 def _dot(b: Any, acc: Any, x: Any, w: Any) -> Any:
     """vpdpbusd: adds four products of an unsigned and a signed byte to every int32. Up to LLVM 21 it takes them as int32."""
+    lanes = acc.type.count
     if llvmlite.binding.llvm_version_info >= (22,):
-        x, w = (b.bitcast(v, ir.VectorType(I8, 4 * ISA.lanes)) for v in (x, w))
-    return _simd.call(b, f"llvm.x86.avx512.vpdpbusd.{32 * ISA.lanes}", _INTS, acc, x, w)
+        x, w = (b.bitcast(v, ir.VectorType(I8, 4 * lanes)) for v in (x, w))
+    return _simd.call(b, f"llvm.x86.avx512.vpdpbusd.{32 * lanes}", acc.type, acc, x, w)
 
 
 def _products(b: Any, acc: Any, x: Any, w: Any) -> Any:
     """The same from what every CPU has: bytes 0 and 2, then 1 and 3 of each quad as int16, multiplied and added in pairs."""
-    pairs = ir.VectorType(I16, 2 * ISA.lanes)
+    pairs = ir.VectorType(I16, 2 * acc.type.count)
     eight, low = (ir.Constant(pairs, [value] * pairs.count) for value in (8, 255))
     x, w = b.bitcast(x, pairs), b.bitcast(w, pairs)
     for unsigned, signed in (b.and_(x, low), b.ashr(b.shl(w, eight), eight)), (b.lshr(x, eight), b.ashr(w, eight)):
         products = b.mul(*(b.sext(v, ir.VectorType(I32, pairs.count)) for v in (unsigned, signed)))
         for first in (0, 1):
-            every_other = ir.Constant(_INTS, list(range(first, pairs.count, 2)))
+            every_other = ir.Constant(acc.type, list(range(first, pairs.count, 2)))
             acc = b.add(acc, b.shuffle_vector(products, products, every_other))
     return acc
 
 
-def _finish(b: Any, column: int, sums: list[Any], targets: list[Any], more: list[Any]) -> list[Any]:
+def finish(b: Any, column: int, sums: list[Any], targets: list[Any], more: list[Any]) -> list[Any]:
     """relu is a limit of 0 or -Inf from below; NaN becomes 0x7FC00000."""
     kind, (zero, sx, wsum, sw, bias) = more[0], (b.inttoptr(p, BYTES) for p in more[1:])
 
@@ -73,10 +74,14 @@ def _finish(b: Any, column: int, sums: list[Any], targets: list[Any], more: list
     return out
 
 
+multiply_add = _dot if ISA.name.endswith("vnni") else _products
+"""(builder, int32 sums, uint8 x, int8 w) -> sums + products of quads; vectors of the ISA's width, or of 128 bits."""
+
+
 @intrinsic  # type: ignore[misc]
 def tile(
     typing: Any, mr: Any, nv: Any, quads: Any, x: Any, w: Any, panel: Any, y: Any, ldy: Any, ahead: Any, lines: Any,
     kind: Any, zero: Any, sx: Any, wsum: Any, sw: Any, bias: Any,
 ) -> Any:  # fmt: skip
     """See _tile.py. zero int32 and sx [mr]; wsum int32, sw and bias [16 nv], a bias of -0.0 changing nothing."""
-    return intrinsic_of(ISA, I32, _dot if ISA.name.endswith("vnni") else _products, _finish, more=6)
+    return intrinsic_of(ISA, I32, multiply_add, finish, more=6)

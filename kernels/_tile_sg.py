@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 
 from edgecomp.kernels import _simd
 from edgecomp.kernels._simd import BYTES, F32, I8, I16, I32, I64, const
-from edgecomp.kernels._tile_s8c import ISA, _dot, _products
+from edgecomp.kernels._tile_s8c import ISA, multiply_add
 
 STRIP = 32
 MIDDLE, POINT, OFFSET = range(3)
@@ -65,7 +65,7 @@ def _sum(b: Any, acc: Any, codes: list[Any], x: list[Any]) -> Any:
             acc = b.add(acc, b.shl(_widened(b, codes[len(x) :], x), _all(_INTS, 4)))
         return acc
     for c, v in zip(codes, x, strict=True):
-        acc = (_dot if ISA.name.endswith("vnni") else _products)(b, acc, c, v)
+        acc = multiply_add(b, acc, c, v)
     return acc
 
 
