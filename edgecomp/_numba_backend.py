@@ -3,11 +3,12 @@
 The kernels of an op are compiled, or loaded from Numba's cache, when the op is first called.
 """
 
+import contextlib
 import functools
 import importlib
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -55,28 +56,37 @@ _DISPATCH_NS = 40_000
 """To hand a job to the pool and have a thread at work."""
 
 _busy = threading.Lock()
-_executor: ThreadPoolExecutor | None = None
+_calls: SimpleQueue[tuple[Any, tuple[Any, ...]]] = SimpleQueue()
+_started = 0
+"""Threads that wait for calls. Not a ThreadPoolExecutor, which takes twice as long to have one at work."""
 
 
 def _forget_threads() -> None:
     """A forked child has the caller's thread only."""
-    global _busy, _executor
-    _busy, _executor = threading.Lock(), None
+    global _busy, _calls, _started
+    _busy, _calls, _started = threading.Lock(), SimpleQueue(), 0
 
 
 os.register_at_fork(after_in_child=_forget_threads)
 
 
+def _serve(calls: SimpleQueue[tuple[Any, tuple[Any, ...]]]) -> None:
+    while True:
+        kernel, arguments = calls.get()
+        kernel(*arguments)
+        del kernel, arguments  # the caller's arrays
+
+
 def _helpers(count: int, kernel: Any, arguments: tuple[Any, ...]) -> None:
-    """Lets up to `count` threads of the pool come to a kernel. Those that cannot be started do not come."""
-    global _executor
-    try:
-        if _executor is None:
-            _executor = ThreadPoolExecutor(pool.MAX_THREADS, thread_name_prefix="edgecomp")  # starts threads as they are needed
-        for _ in range(count):
-            _executor.submit(kernel, *arguments)
-    except RuntimeError:
-        pass  # the interpreter is shutting down, or no thread can be started
+    """Lets up to `count` threads come to a kernel. Those that cannot be started do not come."""
+    global _started
+    count = min(count, pool.MAX_THREADS)
+    with contextlib.suppress(RuntimeError):  # the interpreter is shutting down, or no thread can be started
+        while _started < count:
+            threading.Thread(target=_serve, args=(_calls,), name=f"edgecomp_{_started}", daemon=True).start()
+            _started += 1
+    for _ in range(min(count, _started)):
+        _calls.put((kernel, arguments))
 
 
 def _run(threads: int, kernel: str, *arguments: Any) -> None:
@@ -274,9 +284,7 @@ def spmm_nm(x: Float32, w: NMWeight, bias: Float32 | None, activation: str | Non
     _spmm_blocks(x, w.as_blocks(), bias, activation, y, limit)
 
 
-def spmm_nm8(
-    x: Float32 | QuantizedRows, w: NMWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0
-) -> None:
+def spmm_nm8(x: Float32 | QuantizedRows, w: NMWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
     limit = threads_for("spmm_nm8", len(y), w.shape[0], w.kept, threads)
     _spmm_blocks8(x, w.as_blocks(), w.scale, w.shape[1], bias, activation, y, limit)
 
@@ -304,9 +312,7 @@ def spmm_csr(x: Float32, w: CSRWeight, bias: Float32 | None, activation: str | N
     _activate(activation, y, threads)
 
 
-def spmm_csr8(
-    x: Float32 | QuantizedRows, w: CSRWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0
-) -> None:
+def spmm_csr8(x: Float32 | QuantizedRows, w: CSRWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
     m, (n, k) = len(y), w.shape
     limit, blocks = threads_for("spmm_csr8", m, w.nnz, 1, threads), _blocks(w, m)
     if blocks is not None:
@@ -391,7 +397,7 @@ def kd_loss(
 ) -> None:
     m, v = student.shape
     limit = min(_threads_that_pay(threads, student.size), m)
-    pitch = v + 80  # rows a power of two apart would share sets of the cache
+    pitch = -(-v // 16) * 16 + 80  # rows a power of two apart would share sets of the cache
     scratch = _scratch_of(2 * limit * pitch).view(np.float32)[: 2 * limit * pitch].reshape(2 * limit, pitch)
     known = _NO_LABELS if labels is None else labels
     code = _module("kd_loss").NAMES.index(how.kind)

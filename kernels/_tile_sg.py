@@ -27,6 +27,11 @@ _MADDUBS = {"avx2": ("avx2.pmadd.ub.sw", "avx2.pmadd.wd"), "avx512": ("avx512.pm
 _ROW = 4 * STRIP  # bytes of codes that 32 outputs have for a quad, or for two quads of int4
 
 
+_Splat = Callable[[Any, Any], Any]
+_Start = Callable[[_Splat], Any]
+_End = Callable[[Any, Any, _Splat], None]
+
+
 def _all(kind: Any, value: int) -> Any:
     return ir.Constant(kind, [value] * kind.count)
 
@@ -67,6 +72,14 @@ def _sum(b: Any, acc: Any, codes: list[Any], x: list[Any]) -> Any:
     for c, v in zip(codes, x, strict=True):
         acc = multiply_add(b, acc, c, v)
     return acc
+
+
+def _two_sums(b: Any, acc: Any, other: Any, codes: list[Any], x: list[Any]) -> Any:
+    """acc + other + the products: half of them each, so that fewer wait for one another."""
+    half = len(codes) // 2
+    if ISA.name in _MADDUBS:
+        return b.add(_sum(b, acc, codes, x), other)
+    return b.add(_sum(b, acc, codes[:half], x[:half]), _sum(b, other, codes[half:], x[half:]))
 
 
 def _floats_of(b: Any, at: Any, half: Any) -> Any:
@@ -114,10 +127,10 @@ def _emit(b: Any, bits: int, *args: Any) -> None:
             target = _simd.at(b, y, b.mul(h, const(_WIDTH)))
             scale = _floats_of(b, _simd.at(b, w, b.mul(scale_bytes, lane)), half)
             point = b.zext(_simd.load(b, ir.VectorType(I8, _LANES), _simd.at(b, tops, lane)), _INTS)
-            minus = b.select(is_point, point, centre)
+            minus = b.neg(b.select(is_point, point, centre))
 
-            def block(at: Any, count: int, finish: Callable[[Any, Any, Callable[[Any, Any], Any]], None]) -> None:
-                """Block `at`, of `count` quads: finish(i, sum, splat)."""
+            def block(at: Any, count: int, start: _Start, finish: _End) -> None:
+                """Block `at`, of `count` quads: finish(i, sum, splat); start(splat) is a part of the sum."""
                 first = _simd.at(b, codes, b.mul(at, const(4 * _ROW)))
                 loaded = [_simd.load(b, _INTS, _simd.at(b, first, const(_ROW * j))) for j in range(count * bits // 8)]
                 ready = _decode(b, bits, loaded)
@@ -127,7 +140,7 @@ def _emit(b: Any, bits: int, *args: Any) -> None:
                     source = _simd.at(b, begin, b.mul(i, row_bytes))
                     q = [_simd.splat(b, _simd.load(b, I32, _simd.at(b, source, const(4 * j))), _LANES) for j in range(count)]
                     so_far = _simd.load(b, _INTS, _simd.at(b, acc, b.mul(i, const(_WIDTH))))
-                    finish(i, _sum(b, so_far, ready, q), splat)
+                    finish(i, _two_sums(b, so_far, start(splat), ready, q), splat)
 
                 each_row(row)
 
@@ -138,8 +151,13 @@ def _emit(b: Any, bits: int, *args: Any) -> None:
                 _simd.store(b, total, _simd.at(b, acc, b.mul(i, const(_WIDTH))))
 
             def flush(i: Any, total: Any, splat: Any) -> None:
-                total = b.sub(total, b.mul(minus, splat(I32, sums)))
                 add(i, total, scale, splat)
+
+            def nothing(splat: Any) -> Any:
+                return ir.Constant(_INTS, None)
+
+            def zeros(splat: Any) -> Any:
+                return b.mul(minus, splat(I32, sums))
 
             def add(i: Any, total: Any, factor: Any, splat: Any) -> None:
                 at = _simd.at(b, target, b.mul(i, const(4 * STRIP)))
@@ -147,7 +165,7 @@ def _emit(b: Any, bits: int, *args: Any) -> None:
                 _simd.store(b, b.fadd(_simd.load(b, _FLOATS, at), product), at)
 
             def middle(at: Any, _: list[Any]) -> list[Any]:
-                block(at, most, keep)
+                block(at, most, nothing, keep)
                 return []
 
             with b.if_then(b.icmp_signed(">", before, const(0))):  # acc comes as zeros, and stays so if there is one block
@@ -156,11 +174,11 @@ def _emit(b: Any, bits: int, *args: Any) -> None:
             if bits == 4:
                 with b.if_else(b.icmp_signed("==", b.and_(quads, const(4)), const(0))) as (whole, rest):
                     with whole:
-                        block(before, 8, flush)
+                        block(before, 8, zeros, flush)
                     with rest:
-                        block(before, 4, flush)
+                        block(before, 4, zeros, flush)
             else:
-                block(before, 4, flush)
+                block(before, 4, zeros, flush)
             with b.if_then(is_offset):
                 offset = _floats_of(b, _simd.at(b, tops, b.mul(scale_bytes, lane)), half)
                 each_row(lambda i, splat: add(i, splat(I32, sums), offset, splat))

@@ -12,12 +12,15 @@ import numpy as np
 from numba import types
 
 from edgecomp.kernels import _kd_loops as loops
-from edgecomp.kernels._jit import flat, helper, kernel, rows_of, run
+from edgecomp.kernels import _kd_vectors as vectors
+from edgecomp.kernels._jit import address, flat, helper, kernel, rows_of, run
 from edgecomp.kernels._jobs import JOB, enter, leave, take
 from edgecomp.kernels._kd_loops import KL, MSE, REVERSE_KL, RUN
+from edgecomp.kernels._kd_vectors import LANES
 
 NAMES = ("kl", "reverse_kl", "jsd", "tvd", "mse")
 TASK = 16384  # classes of the rows that are taken at once
+STREAM = 1 << 20  # elements of a gradient that is stored past the caches
 
 _f = np.float32
 _LOWEST = _f(np.finfo(np.float32).min)  # not -inf, so that -inf - max is -inf
@@ -29,18 +32,29 @@ def _float(key: Any) -> Any:
 
 
 @helper
-def _forward(s: Any, t: Any, top: Any, soft_s: Any, soft_t: Any, ratio: Any, masked: bool, power: int, ce: bool, w: Any, z: Any) -> Any:
-    """w and z of a row; the sums of w, z, z e and e^(s - max_s)."""
+def _forward(
+    s: Any, t: Any, top: Any, soft_s: Any, soft_t: Any, ratio: Any, masked: bool, power: int, ce: bool, w: Any, z: Any, ahead: Any
+) -> Any:
+    """w and z of a row; the sums of w, z, z e and e^(s - max_s). ahead: addresses of the logits that come next."""
     sum_w = sum_z = sum_ze = sum_1 = 0.0
-    for i in range(0, len(s), RUN):
+    first, plain = 0, ce and power != 1
+    if not masked and (power > 0 or not ce):
+        runs = len(s) // vectors.TURN
+        first, sums = runs * vectors.TURN, np.zeros((4, LANES))
+        vectors.forward(
+            power if plain else 1, runs, address(s, 0), address(t, 0), ahead[0], ahead[1], address(w, 0), address(z, 0), address(sums, 0),
+            top[0], top[1], soft_s[0], soft_s[1], soft_t[0], soft_t[1], ratio,
+        )  # fmt: skip
+        sum_w, sum_z, sum_ze, sum_1 = sums[0].sum(), sums[1].sum(), sums[2].sum(), sums[3].sum()
+    for i in range(first, len(s), RUN):
         end = min(i + RUN, len(s))
         a, b, c = loops.forward(s[i:end], t[i:end], top[0], top[1], soft_s, soft_t, ratio, masked, w[i:end], z[i:end])
         sum_w += a
         sum_z += b
         sum_ze += c
-        if ce and power != 1:
+        if plain:
             sum_1 += loops.sum_plain(power, w[i:end], s[i:end], top[0])
-    return sum_w, sum_z, sum_ze, sum_1 if ce and power != 1 else sum_w
+    return sum_w, sum_z, sum_ze, sum_1 if plain else sum_w
 
 
 @helper
@@ -103,9 +117,23 @@ def _hard(s: Any, top: float, sum_1: float, label: int, smoothing: float) -> flo
 
 
 @helper
+def _gradient(power: int, stream: bool, w: Any, z: Any, grad: Any, c0: Any, c1: Any, c2: Any, c3: Any) -> None:
+    """loops.gradient of KL to grad, whose ends are no whole vectors."""
+    n = len(w)
+    stream = stream and address(grad, 0) % 4 == 0
+    first = min(n, -address(grad, 0) // 4 % LANES) if stream else 0
+    count = (n - first) // LANES
+    vectors.gradient(power, int(stream), count, address(w, first), address(z, first), address(grad, first), c0, c1, c2, c3)
+    for i, end in ((0, first), (first + count * LANES, n)):
+        loops.gradient(True, power, w[i:end], _f(0), w[i:end], z[i:end], c0, c1, c2, c3, _f(0))
+        grad[i:end] = z[i:end]
+
+
+@helper
 def _row(
     s: Any, t: Any, label: int, weight: float, kind: int, temperature: float, teacher_temperature: float,
     kd_weight: float, ce_weight: float, beta: float, smoothing: float, scale: float, w: Any, z: Any, grad: Any,
+    ahead: Any, stream: bool,
 ) -> float:  # fmt: skip
     """The loss of a row that counts; its gradient to grad, if that has any elements."""
     n, ce = len(s), ce_weight != 0
@@ -122,7 +150,7 @@ def _row(
         sum_w = sum_z = 1.0
     else:
         masked = low == loops.key(_f(-np.inf).view(np.int32))
-        sum_w, sum_z, sum_ze, sum_1 = _forward(s, t, top, soft_s, soft_t, ratio, masked, power, ce, w, z)
+        sum_w, sum_z, sum_ze, sum_1 = _forward(s, t, top, soft_s, soft_t, ratio, masked, power, ce, w, z, ahead)
     hard = _hard(s, np.float64(top[0]), sum_1, label, smoothing) if ce else 0.0
     if kind != MSE:
         shift = math.log(sum_w) - math.log(sum_z)
@@ -151,6 +179,11 @@ def _row(
             wl, zl = np.float64(w[label]), np.float64(z[label])
             entry = c0 * math.exp(np.float64(s[label]) - top[0]) - g * ce_weight * (1 - smoothing) - c3
             entry += c1 * wl - c2 * zl if plus else c1 * wl * (zl - mean)
+        if kind == KL and (power > 0 or not ce):
+            _gradient(power if ce else 1, stream, w, z, grad, _f(c0), _f(c1), _f(c2), _f(c3))
+            if label >= 0:
+                grad[label] = _f(entry)
+            return loss
         for i in range(0, n, RUN):  # grad may be s: by way of z
             end = min(i + RUN, n)
             loops.gradient(plus, power, s[i:end], top[0], w[i:end], z[i:end], _f(c0), _f(c1), _f(c2), _f(c3), _f(mean))
@@ -179,15 +212,19 @@ def kd_loss(
     m, n = student.shape
     own = take(job, 1)
     w, z = run(scratch, 2 * own, 0, n, np.float32), run(scratch, 2 * own + 1, 0, n, np.float32)
-    rows = 1 + TASK // n
+    rows, stream, apart = 1 + TASK // n, grad.size >= STREAM, len(scratch) // 2
     i = take(job, 0) * rows
     while i < m:
-        for row in range(i, min(i + rows, m)):
+        end = min(i + rows, m)
+        for row in range(i, end):
+            later = min(row + 1 if row + 1 < end else i + apart * rows, m - 1)
+            ahead = address(student, 0) + later * student.strides[0], address(teacher, 0) + later * teacher.strides[0]
             slope = run(grad, row, 0, n, np.float32) if len(grad) else run(scratch, 2 * own, 0, 0, np.float32)
             if weight[row] > 0:
                 losses[row] = _row(
                     run(student, row, 0, n, np.float32), run(teacher, row, 0, n, np.float32), labels[row] if ce != 0 else -1,
                     weight[row], kind if kd != 0 else KL, temperature, teacher_temperature, kd, ce, beta, smoothing, scale, w, z, slope,
+                    ahead, stream,
                 )  # fmt: skip
             else:
                 losses[row] = 0

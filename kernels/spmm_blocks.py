@@ -108,7 +108,8 @@ def spmm_blocks(
                 aside = t + 16 > own or c + 16 > cols
                 finish_f32(
                     address(sums, c * tokens + t), 4 * tokens,
-                    address(scratch, 0) if aside else address(y, col0 + c) + (token0 + t) * y.strides[0], 4 * _PACK if aside else y.strides[0], 1, relu, address(bias, col0 + c),
+                    address(scratch, 0) if aside else address(y, col0 + c) + (token0 + t) * y.strides[0],
+                    4 * _PACK if aside else y.strides[0], 1, relu, address(bias, col0 + c),
                 )  # fmt: skip
                 if aside:
                     for i in range(min(16, own - t)):

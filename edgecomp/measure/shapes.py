@@ -136,6 +136,7 @@ IMPORT_SECONDS = 0.040  # `import edgecomp` beyond `import numpy`
 NUMBA = (  # of the speed that C reaches there
     Bar("linear_int8", Shape(512, 4096, 4096), "C by Numba", (0.85, 0.85)),
     Bar("linear_int8", Shape(128, 768, 768), "C by Numba", (0.70, 0.70)),
+    Bar("linear_int4", Shape(512, 4096, 4096), "C by Numba", (0.65, 0.65)),
     Bar("linear_f32", Shape(512, 4096, 4096), "C by Numba", (0.80, 0.80)),
     Bar("linear_f32", Shape(128, 768, 768), "C by Numba", (0.70, 0.70)),
 )
