@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edgecomp import packing
 from edgecomp.grouped import GROUP_SIZES, K_MAX_GROUP, GroupedInt8Weight, GroupedWeight, Int4Weight
-from edgecomp.nm import NMWeight, check_places, index_bits, kept_inputs, pack_places, packed_shape, unpack_places
+from edgecomp.nm import NOTHING_DERIVED, NMWeight, check_places, index_bits, kept_inputs, pack_places, packed_shape, unpack_places
 from edgecomp.pruning import BLOCKS, read_pattern
 from edgecomp.sparse import CSRWeight
 from edgecomp.weights import K_MAX_INT8, DenseWeight, Int8Weight, Weight
@@ -244,7 +244,7 @@ class NM(_Matrix):
         if scales is not None and sums is not None:
             finite(scales, "scales")
             within(sums, -127 * kept, 127 * kept, "sums")
-        fields = {"values": a["values"], "packed": packed, "scales": scales, "sums": sums, "csr": None, "dense": None, "negatives": None}
+        fields = {"values": a["values"], "packed": packed, "scales": scales, "sums": sums, **NOTHING_DERIVED}
         return NMWeight._build(shape=(rows, k), n=n, m=m, block=block, **fields)
 
     @classmethod

@@ -31,6 +31,7 @@ KERNELS = {
     "spmm_csr8": "spmm_csr",
     "spmm_blocks": "spmm_blocks",
     "spmm_blocks8": "spmm_blocks",
+    "spmm_nm8": "spmm_nm8",
     "quantize_rows": "quantize_rows",
     "quantize_groups": "quantize_groups",
     "activate": "activation",
@@ -270,13 +271,17 @@ def gemm_s8g(
 
 def csr_form(w: CSRWeight, m: int) -> str:
     """How m rows of x meet a CSR weight."""
-    return "read row by row, as it is stored"
+    return "read as blocks of rows and inputs, derived at the first call" if _reads_blocks(w, m) else "read row by row, as it is stored"
 
 
 def nm_form(w: NMWeight, m: int, compute: str) -> Any:
     """What an N:M weight runs as. Few rows leave lanes empty, and patterns of more than two thirds nothing to gain over dense int8."""
-    many = m > 32 and 3 * w.n <= 2 * w.m if compute == "int8" else m > 1
-    return w.served(m, compute, shared=many and min(w.shape) > 0, own=False)
+    if compute != "int8":
+        return w.served(m, compute, shared=m > 1 and min(w.shape) > 0, own=False)
+    own = w.block == 1 and m >= 16 and 64 % w.m == 0 and w.kept <= K_MAX_UINT8 and min(w.shape) > 0 and 3 * w.n <= 2 * w.m
+    if own and _module("_tile_nm8").CAN:
+        return w
+    return w.served(m, compute, shared=m > 32 and 3 * w.n <= 2 * w.m and min(w.shape) > 0, own=False)
 
 
 def spmm_nm(x: Float32, w: NMWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
@@ -285,21 +290,38 @@ def spmm_nm(x: Float32, w: NMWeight, bias: Float32 | None, activation: str | Non
 
 
 def spmm_nm8(x: Float32 | QuantizedRows, w: NMWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
-    limit = threads_for("spmm_nm8", len(y), w.shape[0], w.kept, threads)
-    _spmm_blocks8(x, w.as_blocks(), w.scale, w.shape[1], bias, activation, y, limit)
+    (m, n), k = y.shape, w.shape[1]
+    limit = threads_for("spmm_nm8", m, n, w.kept, threads)
+    if w.block > 1:
+        _spmm_blocks8(x, w.as_blocks(), w.scale, k, bias, activation, y, limit)
+        return
+    form, rows = w.as_windows(), -(-m // 8) * 8
+    words = rows * form.shape[1] * 16
+    scratch = _scratch_of(words + 2 * rows)
+    panel, sx, zero = scratch[:words].view(np.uint8), scratch[words : words + rows].view(np.float32), scratch[words + rows :].view(np.int32)
+    columns = *(packing.padded(np.asarray(a), 2 * len(form)) for a in (w.scales, w.sums)), _padded_bias(bias, 32 * len(form))
+    _run(limit, "spmm_nm8", *_rows_of(x, m, k)[:4], form, k, *columns, int(activation == "relu"), y, panel, sx, zero, limit)
+    _activate(activation, y, threads)
+
+
+def _reads_blocks(w: CSRWeight, m: int) -> bool:
+    """Not for one row, and not where blocks of inputs would be emptier than one entry a row."""
+    (n, k), int8 = w.shape, w.scale is not None
+    if m < 2 or min(n, k) == 0 or (int8 and k > K_MAX_UINT8) or w.derived is None:
+        return False
+    return w.nnz >= n * (-(-k // block_inputs(n, k, w.nnz, int8)) - 1)
 
 
 def _blocks(w: CSRWeight, m: int) -> Blocks | None:
-    """What m rows of x multiply, derived once; None for one row, and where blocks of inputs would be emptier than one entry a row."""
-    n, k = w.shape
-    int8 = w.scale is not None
-    if m < 2 or min(n, k) == 0 or (int8 and k > K_MAX_UINT8) or w.nnz < n * (-(-k // block_inputs(n, k, w.nnz, int8)) - 1):
+    """What m rows of x multiply, if they read blocks: derived once."""
+    if not _reads_blocks(w, m):
         return None
-    if w.derived is None:
-        return None
-    if "blocks" not in w.derived:
-        w.derived["blocks"] = to_blocks(w.data[:, None], w.indices, w.indptr, k)
-    return w.derived["blocks"]  # type: ignore[no-any-return]
+    assert w.derived is not None
+    blocks = w.derived.get("blocks")
+    if blocks is None:
+        blocks = w.derived["blocks"] = to_blocks(w.data[:, None], w.indices, w.indptr, w.shape[1])
+    assert isinstance(blocks, Blocks)
+    return blocks
 
 
 def spmm_csr(x: Float32, w: CSRWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 K_MAX_UINT8 = 66311
 """The longest sums of uint8 times int8 that fit int32: 255 * 127 * 66311 is below 2**31."""
 
-_NOTHING_DERIVED: dict[str, Any] = dict.fromkeys(("csr", "dense", "negatives", "blocks"))
+NOTHING_DERIVED: dict[str, Any] = dict.fromkeys(("csr", "dense", "negatives", "blocks", "windows"))
 
 
 def kept_inputs(k: int, n: int, m: int) -> int:
@@ -38,10 +38,11 @@ class NMWeight(Weight):
     `values` are the panels of `DenseWeight` (int8: of `Int8Weight`) over the kept inputs; `packed` holds the places, b = 2 bits each for
     m <= 4 and 4 bits above, in uint32 words: entry 4 i + c of a word is in its byte c, from bit b * i on. Its shape is
     [ceil(N / block), words]; with block 1 [ceil(N / 16), words, 16]. Where a group holds fewer than n non-zeros, zeros are stored.
-    What no kernel serves is multiplied as CSR, or as dense int8, derived when first needed; from then on `nbytes` counts it.
+    What no kernel serves is multiplied as CSR, or as dense int8, and the Numba kernels read forms of their own: derived when first needed;
+    from then on `nbytes` counts them.
     """
 
-    __slots__ = ("block", "blocks", "csr", "dense", "m", "n", "negatives", "packed", "scales", "sums", "values")
+    __slots__ = ("block", "blocks", "csr", "dense", "m", "n", "negatives", "packed", "scales", "sums", "values", "windows")
     values: npt.NDArray[Any]
     packed: npt.NDArray[np.uint32]
     scales: Float32 | None
@@ -53,6 +54,7 @@ class NMWeight(Weight):
     dense: Int8Weight | None
     negatives: npt.NDArray[np.int32] | None
     blocks: Blocks | None
+    windows: npt.NDArray[np.uint8] | None
     """What is derived from the weight, None before anyone wanted it."""
     _made_by = "edgecomp.to_nm or NMWeight.from_arrays"
 
@@ -138,7 +140,7 @@ class NMWeight(Weight):
     ) -> "Self":
         """From checked values [N, kept] and places [blocks, kept]."""
         packed = pack_places(places, index_bits(nm[1]), block)
-        fields = {"shape": shape, "n": nm[0], "m": nm[1], "block": block, "packed": packed, **_NOTHING_DERIVED}
+        fields = {"shape": shape, "n": nm[0], "m": nm[1], "block": block, "packed": packed, **NOTHING_DERIVED}
         if scale is None:
             return cls._build(**fields, values=packing.panels_f32(values), scales=None, sums=None)
         panels = packing.panels_n16k4(np.ascontiguousarray(values))
@@ -203,6 +205,21 @@ class NMWeight(Weight):
         assert self.blocks is not None
         return self.blocks
 
+    def as_windows(self) -> npt.NDArray[np.uint8]:
+        """The form of the Numba kernel for int8 with places of their own, where m divides 64: [ceil(N / 32), windows of 64 inputs, fours of
+        kept inputs, 4, 64]. Bytes of 32 outputs by 4: in the first two rows where in the window they are, in the others the values; kept,
+        and counted by `nbytes`."""
+        if self.windows is None:
+            n, windows, fours = self.shape[0], -(-self.shape[1] // 64), 16 * self.n // self.m
+            form = np.zeros((-(-n // 32), windows, fours, 2, 128), np.uint8)
+            for part, a in enumerate((self.columns() % 64, self.kept_values())):
+                whole = np.zeros((len(form) * 32, windows * fours * 4), np.uint8)
+                whole[:n, : self.kept] = a[:n].astype(np.uint8)
+                form[:, :, :, part] = whole.reshape(-1, 32, windows, fours, 4).transpose(0, 2, 3, 1, 4).reshape(*form.shape[:3], 128)
+            object.__setattr__(self, "windows", form.reshape(*form.shape[:3], 4, 64))
+        assert self.windows is not None
+        return self.windows
+
     def as_int8(self) -> Int8Weight:
         """The same int8 values with the zeros between them; kept, and counted by `nbytes`."""
         if self.dense is None:
@@ -250,7 +267,7 @@ class NMWeight(Weight):
     @property
     def nbytes(self) -> int:
         """Bytes held: values, places, scales, and the forms derived from them, if they were."""
-        return super().nbytes + sum(w.nbytes for w in (self.csr, self.dense, self.negatives, self.blocks) if w is not None)
+        return super().nbytes + sum(w.nbytes for w in (self.csr, self.dense, self.negatives, self.blocks, self.windows) if w is not None)
 
 
 def _rebuild(cls: type[NMWeight], values: Any, places: Any, shape: Any, nm: Any, block: int, scale: Any) -> NMWeight:

@@ -12,6 +12,8 @@ from edgecomp.weights import Float32, Weight
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from edgecomp.csr_blocks import Blocks
+
 INT32_MAX = 2**31 - 1
 
 
@@ -21,9 +23,9 @@ class CSRWeight(Weight):
     Made by `edgecomp.to_csr(w)`, `CSRWeight.from_arrays(data, indices, indptr, shape)` or `CSRWeight.from_scipy(a)`. Within a row the
     indices ascend and none comes twice. They are uint16 where K is at most 65536 (an entry takes 6 bytes, with int8 values 3), else int32
     (8 and 5); a row takes 4 bytes (int8: 8) more. The compiled kernels derive a second form when a weight meets several rows of x for the
-    first time (C and Numba each their own): 6 bytes more for an entry, with int8 values 3 (filled up to fours), and 4 for each row of a block of inputs, or with AVX-512 5
-    when one that has 15 % of the weights meets more than 32; and a bit for each weight when one that has two fifths of them meets one
-    row. From then on `nbytes` counts them; `explain` tells which one a call reads.
+    first time (C and Numba each their own): 6 bytes more for an entry, with int8 values 3 (filled up to fours), and 4 for each row of a
+    block of inputs, or in C with AVX-512 5 when one that has 15 % of the weights meets more than 32; and a bit for each weight when one
+    that has two fifths of them meets one row. From then on `nbytes` counts them; `explain` tells which one a call reads.
     """
 
     __slots__ = ("data", "derived", "indices", "indptr", "scale")
@@ -31,7 +33,7 @@ class CSRWeight(Weight):
     indices: npt.NDArray[Any]
     indptr: npt.NDArray[np.int32]
     scale: Float32 | None
-    derived: dict[int | str, Any] | None
+    derived: "dict[int | str, npt.NDArray[Any] | Blocks] | None"
     """What a backend derived from the arrays, by its kind: C's are arrays of bytes, Numba's `Blocks`. None if it must not."""
     layout: ClassVar[str] = "csr"
     _made_by = "edgecomp.to_csr, CSRWeight.from_arrays or CSRWeight.from_scipy"

@@ -151,7 +151,7 @@ ONE = """
     out = [[int(v) for v in q // 255], sum(stats.cache_hits.values()), sum(stats.cache_misses.values())]
 """
 
-COMPILED = 13  # signatures of all kernels
+COMPILED = 14  # signatures of all kernels
 
 
 @pytest.fixture
