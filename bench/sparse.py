@@ -119,17 +119,27 @@ def spmv(threads: int, seconds: float) -> None:
         line(name, f"{t:.3f}")
 
 
-def numba(threads: int, seconds: float) -> None:
-    head("(4096,4096), M = 128", "density", "C", "Numba", "share of C's speed")
-    x = random(128, 4096)
-    for density in (0.5, 0.1):
+def numba(_: int, seconds: float) -> None:
+    """Numba beside C, with one and two threads."""
+    head("(4096,4096), M = 128", "1 thread: C", "Numba", "share of C's speed", "2 threads: C", "Numba", "share")
+    x, weights = random(128, 4096), {}
+    for density in DENSITIES:
         z = pruned(4096, 4096, density)
-        for name, w in (("csr", ec.to_csr(z)), ("csr8", ec.to_csr(z, 8))):
+        weights |= {f"csr, {density}": ec.to_csr(z), f"csr8, {density}": ec.to_csr(z, 8)}
+    for pattern in ("2:4", "1:4"):
+        for block in (1, 16):
+            z = ec.prune(random(4096, 4096), pattern=pattern, block=block)
+            for bits in (32, 8):
+                weights[f"{pattern}, block {block}, {'int8' if bits == 8 else 'float32'}"] = ec.to_nm(z, pattern, block, bits)
+    for name, w in weights.items():
+        cells = []
+        for threads in (1, 2):
             found = []
             for backend in ("c", "numba"):
                 ec.set_backend(backend)
                 found += milliseconds([linear([w], x, 4096, threads)], seconds)
-            line(name, density, f"{found[0]:.2f}", f"{found[1]:.2f}", f"{100 * found[0] / found[1]:.0f} %")
+            cells += [f"{found[0]:.2f}", f"{found[1]:.2f}", f"{100 * found[0] / found[1]:.0f} %"]
+        line(name, *cells)
 
 
 def main() -> None:

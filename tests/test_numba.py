@@ -29,6 +29,22 @@ CALLS = """
             assert np.allclose(ec.linear(x, ec.pack(w), b), x @ w.T + b, rtol=1e-3, atol=1e-3)
         return bits.hexdigest()
 
+    def sparse():
+        rng = np.random.default_rng(6)
+        bits = hashlib.sha256()
+        for m, n, k in ((9, 49, 33), (40, 33, 600), (70, 20, 130)):
+            x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((m, k), (n, k)))
+            for block in (1, 16):
+                z = ec.prune(w, pattern="2:4", block=block)
+                for quantized in (ec.to_csr(z, 8), ec.to_nm(z, "2:4", block, 8)):
+                    bits.update(ec.linear(x, quantized).tobytes())
+                for plain in (ec.to_csr(z), ec.to_nm(z, "2:4", block)):
+                    assert np.allclose(ec.linear(x, plain), x @ z.T, rtol=1e-3, atol=1e-3)
+        s, t = (rng.standard_normal((4, 1100)).astype(np.float32) for _ in range(2))
+        loss, slope = ec.distillation_loss(s, t, np.arange(4), temperature=2.0, alpha=0.5)
+        bits.update(b"%.3f %.3f" % (loss, np.abs(slope).sum()))
+        return bits.hexdigest()
+
     def why():
         try:
             ec.set_backend("numba")
@@ -46,6 +62,11 @@ def run(code: str, **variables: str) -> dict:
 def wanted() -> str:
     """The bits of the NumPy reference."""
     return run("    out = results()", EDGECOMP_BACKEND="reference")
+
+
+@pytest.fixture(scope="module")
+def wanted_sparse() -> str:
+    return run("    out = sparse()", EDGECOMP_BACKEND="reference")
 
 
 @pytest.fixture
@@ -122,14 +143,14 @@ TILES = {"no VNNI": ["avx512"] * 2, "AVX2": ["avx2"] * 2, "no AVX2": ["generic"]
 
 
 @pytest.mark.parametrize("cpu", X86_LESS)
-def test_a_cpu_made_out_to_be_less(numba, tmp_path, wanted, cpu):
+def test_a_cpu_made_out_to_be_less(numba, tmp_path, wanted, wanted_sparse, cpu):
     """LLVM would end the process at an instruction it may not use."""
     flags = Path("/proc/cpuinfo").read_text().split()
     if "sse2" not in flags or NEEDS[cpu] not in ["", *flags]:
         pytest.skip("not a CPU of that kind")
-    code = '    out = [results(), ec.info()["backend"], [ec.info()["ops"][op]["variant"] for op in ("gemm_s8c", "gemm_f32")]]'
-    bits, backend, tiles = run(code, NUMBA_CACHE_DIR=str(tmp_path), **X86_LESS[cpu])
-    assert (bits, backend, tiles) == (wanted, "numba", TILES[cpu])
+    code = '    out = [results(), sparse(), ec.info()["backend"], [ec.info()["ops"][op]["variant"] for op in ("gemm_s8c", "gemm_f32")]]'
+    bits, sparse, backend, tiles = run(code, NUMBA_CACHE_DIR=str(tmp_path), **X86_LESS[cpu])
+    assert (bits, sparse, backend, tiles) == (wanted, wanted_sparse, "numba", TILES[cpu])
 
 
 # ---- the cache -------------------------------------------------------------------------------------------------------
