@@ -16,7 +16,11 @@
 #include <immintrin.h>
 #endif
 
-enum { STACK_BYTES = 1 << 19, SPIN_NS = 50000 };
+enum {
+    STACK_BYTES = 1 << 19,
+    SPIN_NS = 200000, /* a worker waits so long awake: calls come in bursts, and some kernels wake a thread on its waker's CPU */
+    LATE_NS = 50000    /* what a job for several threads is taken to cost while they do not come */
+};
 #define OPEN ((uint64_t)1 << 31)
 
 static struct {
@@ -83,7 +87,7 @@ static void take_indices(int thread)
         pool.task(pool.ctx, i, thread);
 }
 
-/* The gate once a job other than `seen` is there: spins a little, because calls come in bursts, then sleeps. */
+/* The gate once a job other than `seen` is there: spins, then sleeps. */
 static uint64_t wait_for_job(uint64_t seen)
 {
     uint64_t gate;
@@ -193,15 +197,15 @@ static void meet(void *ctx, int64_t i, int thread)
     (void)i, (void)thread;
     atomic_int *missing = ctx;
     atomic_fetch_sub(missing, 1);
-    for (double end = now_ns() + SPIN_NS; atomic_load(missing) > 0 && now_ns() < end;)
+    for (double end = now_ns() + LATE_NS; atomic_load(missing) > 0 && now_ns() < end;)
         relax();
 }
 
 double ec_dispatch_ns(int threads)
 {
-    enum { SLOTS = 11, ROUNDS = 15, TRIES = 3 };
-    static _Atomic double measured[SLOTS]; /* by the logarithm of the number of threads */
-    static atomic_int tries[SLOTS];
+    enum { SLOTS = 11, ROUNDS = 15, LATE_ROUNDS = 3 };
+    static _Atomic double measured[SLOTS];           /* by the logarithm of the number of threads */
+    static _Atomic double again[SLOTS], wait[SLOTS]; /* after a failure: when to try again, and how much later then */
     int slot = 0;
     threads = ec_thread_limit(threads);
     while (1 << slot < threads)
@@ -209,17 +213,27 @@ double ec_dispatch_ns(int threads)
     double ns = slot ? atomic_load_explicit(&measured[slot], memory_order_relaxed) : 0;
     if (slot == 0 || ns > 0)
         return ns;
-    ns = SPIN_NS; /* what it is worth while other work holds the CPUs, or another call the pool */
-    for (int r = 0; r < ROUNDS; r++) {
+    if (now_ns() < atomic_load_explicit(&again[slot], memory_order_relaxed))
+        return LATE_NS;
+    ns = LATE_NS;
+    for (int r = 0, late = 0; r < ROUNDS && late < LATE_ROUNDS; r++) {
         atomic_int missing = threads;
         const double start = now_ns();
-        if (!ec_parallel(threads, threads, meet, &missing))
-            return SPIN_NS;
-        ns = EC_MIN(ns, now_ns() - start);
+        if (!ec_parallel(threads, threads, meet, &missing)) /* another call has the pool */
+            return LATE_NS;
+        const double took = now_ns() - start;
+        late += took >= LATE_NS;
+        ns = EC_MIN(ns, took);
     }
-    if (ns < SPIN_NS || atomic_fetch_add(&tries[slot], 1) >= TRIES)
+    if (ns < LATE_NS) {
         atomic_store(&measured[slot], ns);
-    return ns;
+        return ns;
+    }
+    /* Other work has the CPUs, or the threads are still where they were started: it may be worth while later. */
+    const double last = atomic_load(&wait[slot]), pause = last > 0 ? EC_MIN(2 * last, 1e9) : 1e6;
+    atomic_store(&wait[slot], pause);
+    atomic_store(&again[slot], now_ns() + pause);
+    return LATE_NS;
 }
 
 int ec_thread_limit(int threads) { return threads > 0 ? EC_MIN(threads, EC_MAX_THREADS) : edgecomp_get_num_threads(); }
