@@ -166,6 +166,7 @@ def _scratch_of(words: int) -> npt.NDArray[np.uint32]:
 _NO_MATRIX, _NO_BYTES = np.empty((0, 0), np.float32), np.empty((0, 0), np.uint8)
 _NO_PANELS, _NO_CODES = np.empty((0, 0, 16), np.float32), np.empty((0, 0, 16, 4), np.int8)
 _NO_SCALES, _NO_ORDER, _NO_RECORDS = np.empty(0, np.float32), np.empty(0, np.int32), (_NO_BYTES, *[0] * 6)
+_NO_SHORTS = np.empty(0, np.uint16)
 _NO_LABELS = np.empty(0, np.int64)
 
 
@@ -324,12 +325,18 @@ def _blocks(w: CSRWeight, m: int) -> Blocks | None:
     return blocks
 
 
+def _entries(w: CSRWeight) -> tuple[Any, ...]:
+    """What the kernels take as data, short, indices, indptr."""
+    short = w.indices.dtype == np.uint16
+    return w.data, w.indices if short else _NO_SHORTS, _NO_ORDER if short else w.indices, w.indptr
+
+
 def spmm_csr(x: Float32, w: CSRWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
     limit, blocks = threads_for("spmm_csr", len(y), w.nnz, 1, threads), _blocks(w, len(y))
     if blocks is not None:
         _spmm_blocks(x, blocks, bias, activation, y, limit)
         return
-    parts = w.data, w.indices.astype(np.int32, copy=False), w.indptr
+    parts = _entries(w)
     _run(limit, "spmm_csr", np.ascontiguousarray(x.T), *parts, _padded_bias(bias, w.shape[0]), int(activation == "relu"), y)
     _activate(activation, y, threads)
 
@@ -346,7 +353,7 @@ def spmm_csr8(x: Float32 | QuantizedRows, w: CSRWeight, bias: Float32 | None, ac
         q, sx, zero = np.empty((m, k), np.uint8), np.empty(m, np.float32), np.empty(m, np.uint8)
         quantize_rows(x, q, sx, zero, threads)
     centred = np.ascontiguousarray(q.T.astype(np.int16) - zero)
-    parts = w.data, w.indices.astype(np.int32, copy=False), w.indptr, w.scale
+    parts = *_entries(w), w.scale
     _run(limit, "spmm_csr8", centred, *parts, sx, _padded_bias(bias, n), int(activation == "relu"), y)
     _activate(activation, y, threads)
 

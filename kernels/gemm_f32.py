@@ -12,7 +12,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from edgecomp.kernels import _simd
-from edgecomp.kernels._jit import address, flat, helper, kernel, part, rows_of, run
+from edgecomp.kernels._jit import address, aligned, flat, helper, kernel, part, rows_of, run
 from edgecomp.kernels._jobs import JOB, done, enter, leave, take, wait
 from edgecomp.kernels._tile import COLUMNS
 from edgecomp.kernels._tile_f32 import ISA, tile
@@ -145,7 +145,7 @@ def gemm_f32(
     blocks = min(tiles, max(blocks, -(-m // _BLOCK_ROWS)))
     k_blocks = max(-(-k // _BLOCK_K), 1) if m > 3 or not packed else 1
     no_bias = np.full(COLUMNS, np.float32(-0.0))
-    made = np.empty(0 if packed else COLUMNS * (_BLOCK_K + 4), np.float32)
+    made = aligned(0 if packed else COLUMNS * (_BLOCK_K + 4), np.float32)
     scratch = np.empty((ROWS, COLUMNS), np.float32)
     chunk = take(job, 1)
     while chunk < groups * blocks:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from edgecomp.kernels._jit import address, flat, helper, kernel, part, rows_of, run
+from edgecomp.kernels._jit import address, aligned, flat, helper, kernel, part, rows_of, run
 from edgecomp.kernels._jobs import JOB, done, enter, leave, take, wait
 from edgecomp.kernels._tile_sg import STRIP, tile
 from edgecomp.kernels.quantize_groups import quantize_group
@@ -81,7 +81,9 @@ def gemm_sg(
 
     blocks = -(-_CHUNKS_PER_THREAD * threads // max(strips, 1)) if threads > 1 else 1
     blocks = min(tiles, max(blocks, -(-m // _BLOCK_ROWS)))
-    v, acc = np.empty((ROWS, STRIP), np.float32), np.zeros((ROWS, STRIP), np.int32)
+    v, acc = aligned(ROWS * STRIP, np.float32).reshape((ROWS, STRIP)), aligned(ROWS * STRIP, np.int32)
+    acc[:] = 0
+    limit = np.float32(0) if relu else np.float32(-np.inf)
     chunk = take(job, 1)
     while chunk < strips * blocks:
         strip, block = chunk // blocks, chunk % blocks
@@ -96,9 +98,10 @@ def gemm_sg(
                 address(records, strip * groups * record), record, header, half, zero, address(v, 0), address(acc, 0),
             )  # fmt: skip
             for i in range(mr):
+                out = run(y, row0 + i, col0, cols, np.float32)
                 for c in range(cols):
                     value = v[i, c] + bias[col0 + c]
-                    value = np.float32(0) if relu and value <= np.float32(0) else value
-                    y[row0 + i, col0 + c] = value if value == value else np.float32(np.nan)
+                    value = limit if value <= limit else value
+                    out[c] = value if value == value else np.float32(np.nan)
         chunk = take(job, 1)
     leave(job, mode)

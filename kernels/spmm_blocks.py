@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from edgecomp.kernels._jit import address, flat, helper, kernel, rows_of, run
+from edgecomp.kernels._jit import address, aligned, flat, helper, kernel, rows_of, run
 from edgecomp.kernels._jobs import JOB, done, enter, leave, take, wait
 from edgecomp.kernels._tile_csr import (
     FEW8,
@@ -27,12 +27,6 @@ from edgecomp.kernels.quantize_rows import quantize_row
 
 _PACK = 256  # inputs that a thread turns at a time
 _MOST_1, _MOST_4 = MOST[1], MOST[4]
-
-
-@helper
-def _aligned(a: Any) -> Any:
-    """From the first cache line that begins in it."""
-    return a[-address(a, 0) // 4 % 16 :]
 
 
 @helper
@@ -90,7 +84,7 @@ def spmm_blocks(
     longest = 0
     for b in range(blocks):
         longest = max(longest, rows[b + 1] - rows[b])
-    sums = _aligned(np.empty((longest * shared + 16) * most + 16, np.float32))
+    sums = aligned((longest * shared + 16) * most, np.float32)
     chunk = take(job, 1)
     while chunk < groups * blocks:
         block, token0 = chunk // groups, chunk % groups * most
@@ -177,7 +171,7 @@ def spmm_blocks8(
     longest = 0
     for b in range(blocks):
         longest = max(longest, rows[b + 1] - rows[b])
-    sums, scratch = _aligned(np.empty((longest * shared + 16) * TOKENS8 + 16, np.int32)), np.empty((16, 16), np.float32)
+    sums, scratch = aligned((longest * shared + 16) * TOKENS8, np.int32), np.empty((16, 16), np.float32)
     row_zero, row_scale = np.zeros(16, np.int32), np.zeros(16, np.float32)
     chunk = take(job, 1)
     while chunk < groups * blocks:
