@@ -11,12 +11,18 @@ PANEL = 16
 """Output features in a panel: one 512-bit vector of 32-bit sums, two of 256, four of 128."""
 
 
+HUGE_PAGE = 2 << 20
+
+
 def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """An uninitialised array that begins at a cache line (64 bytes)."""
+    """An uninitialised array that begins at a cache line (64 bytes); from 4 MiB on at a huge page, for which NumPy asks, and its last page
+    is one too where that leaves less than an eighth of it unused."""
     dtype = np.dtype(dtype)
     size = int(np.prod(shape)) * dtype.itemsize
-    raw = np.empty(size + 64, np.uint8)
-    start = -raw.ctypes.data % 64
+    step = 64 if size < 2 * HUGE_PAGE else HUGE_PAGE
+    rest = -size % step
+    raw = np.empty(size + step + (rest if rest < size // 8 else 0), np.uint8)
+    start = -raw.ctypes.data % step
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
@@ -24,7 +30,7 @@ class _Slab:
     """Memory that small arrays share, so that they lie in huge pages: a core that reads 100 MB of weights for every token otherwise waits
     for its page tables. It is freed with the last of its arrays."""
 
-    PAGE, SIZE = 2 << 20, 16 << 20
+    SIZE = 16 << 20
     lock = threading.Lock()
     room = np.empty(0, np.uint8)
 
@@ -37,8 +43,8 @@ def beside_others(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[A
         return aligned_empty(shape, dtype)  # NumPy asks for huge pages itself
     with _Slab.lock:
         if size > len(_Slab.room):
-            raw = np.empty(_Slab.SIZE + _Slab.PAGE, np.uint8)
-            start = -raw.ctypes.data % _Slab.PAGE
+            raw = np.empty(_Slab.SIZE + HUGE_PAGE, np.uint8)
+            start = -raw.ctypes.data % HUGE_PAGE
             _Slab.room = raw[start : start + _Slab.SIZE]
         taken, _Slab.room = _Slab.room[:size], _Slab.room[-(-size // 64) * 64 :]
     return taken.view(dtype).reshape(shape)
