@@ -60,6 +60,7 @@ WORK = {
     ("kd_loss", "avx2"): ("vfmadd", 16, ALL),
     ("kd_loss", "avx512"): ("vfmadd", 16, ALL),
     ("crc32", "avx2"): ("vpclmul", 8, ALL),
+    ("crc32", "avx512"): ("vpclmul", 8, ALL),
     ("roof", "avx2"): ("vfmadd|vpmaddwd", 8, NOTHING),
     ("roof", "avxvnni"): ("vpdpbusd", 12, NOTHING),
     ("roof", "avx512"): ("vfmadd", 12, NOTHING),
