@@ -92,7 +92,8 @@ ec_csr_pack_fn ec_csr_pack_avx512;
 ec_csr_finish_fn ec_csr_finish_avx512;
 ec_spmm_csr8_fn ec_spmm_csr8_scalar, ec_spmm_csr8_avx2, ec_spmm_csr8_avxvnni, ec_spmm_csr8_avx512vnni, ec_spmm_csr8_neon, ec_spmm_csr8_neondot;
 ec_pack_csr8_fn ec_pack_csr8_scalar, ec_pack_csr8_avx2, ec_pack_csr8_neon;
-ec_spmv_csr_fn ec_spmv_csr_scalar, ec_spmv_csr_avx2;
+ec_spmv_csr_fn ec_spmv_csr_scalar, ec_spmv_csr_avx2, ec_spmv_csr_avx512;
+ec_spmv_masks8_fn ec_spmv_masks8_avx512vnni;
 ec_spmv_masks_fn ec_spmv_masks_avx2, ec_spmv_masks_avx512;
 ec_spmm_nm_tile_fn ec_spmm_nm_tile_avx2;
 ec_spmm_nm8_fn ec_spmm_nm8_scalar, ec_spmm_nm8_avx2;
@@ -201,6 +202,7 @@ static const struct { int isa; ec_spmm_csr8_fn *fn; ec_pack_csr8_fn *pack; } SPM
 
 static const struct { int isa; ec_spmv_csr_fn *fn; } SPMV_CSR[] = {
 #ifdef EC_X86
+    {AVX512, ec_spmv_csr_avx512},
     {AVX2, ec_spmv_csr_avx2},
 #endif
     {SCALAR, ec_spmv_csr_scalar},
@@ -212,6 +214,13 @@ static const struct { int isa; ec_spmv_masks_fn *fn; } SPMV_MASKS[] = {
     {AVX2, ec_spmv_masks_avx2},
 #endif
     {SCALAR, NULL}, /* rows of CSR */
+};
+
+static const struct { int isa; ec_spmv_masks8_fn *fn; } SPMV_MASKS8[] = {
+#ifdef EC_X86
+    {AVX512VNNI, ec_spmv_masks8_avx512vnni}, /* if there is VBMI2 */
+#endif
+    {SCALAR, NULL},
 };
 
 static const struct { int isa; ec_spmm_nm_tile_fn *tile; } SPMM_NM[] = {
@@ -329,6 +338,15 @@ ec_spmm_csr8_fn *ec_use_spmm_csr8(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[
 ec_pack_csr8_fn *ec_use_pack_csr8(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[i].pack; }
 ec_spmv_csr_fn *ec_use_spmv_csr(void) { CHOOSE(SPMV_CSR, i) return SPMV_CSR[i].fn; }
 ec_spmv_masks_fn *ec_use_spmv_masks(void) { CHOOSE(SPMV_MASKS, i) return SPMV_MASKS[i].fn; }
+ec_spmv_masks8_fn *ec_use_spmv_masks8(void)
+{
+    CHOOSE(SPMV_MASKS8, i)
+#ifdef EC_X86
+    return __builtin_cpu_supports("avx512vbmi2") ? SPMV_MASKS8[i].fn : NULL;
+#else
+    return SPMV_MASKS8[i].fn;
+#endif
+}
 ec_spmm_nm_tile_fn *ec_use_spmm_nm(void) { CHOOSE(SPMM_NM, i) return SPMM_NM[i].tile; }
 const ec_spmm_nm8_impl *ec_use_spmm_nm8(void) { CHOOSE(SPMM_NM8, i) return &SPMM_NM8[i].impl; }
 ec_gather_s8_fn *ec_use_gather_s8(void) { CHOOSE(GATHER_S8, i) return GATHER_S8[i].fn; }

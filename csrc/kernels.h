@@ -297,6 +297,10 @@ typedef void ec_spmv_csr_fn(const ec_csr *w, int64_t row0, int64_t row1, const f
 /* The same from the masks of w, float32: row r has 4 * words bytes of them. May read 32 bytes from the last entry of these rows on. */
 typedef void ec_spmv_masks_fn(const ec_csr *w, const uint8_t *mask, int64_t words, int64_t row0, int64_t row1, const float *x, float *sums);
 
+/* The same in int8: `sum` and `mask` of ec_csr_masks, x as quantised, padded to 64 inputs `words` times. Sums are of (x - zero), rounded once. */
+typedef void ec_spmv_masks8_fn(const ec_csr *w, int64_t n, int64_t words, const int32_t *sum, const uint64_t *mask, int64_t row0, int64_t row1,
+                               const uint8_t *x, int zero, float *sums);
+
 /* Where the parts of a form are, see csr_form.c. */
 typedef struct {
     int64_t blocks_n, blocks_k, block_k, most_rows; /* of a block */
@@ -314,7 +318,8 @@ enum { EC_FORM_ROWS = 128 }; /* most rows of a block, even */
 /* The index of an entry. */
 static inline int64_t ec_csr_input(const ec_csr *w, int64_t e) { return w->short_indices ? w->short_indices[e] : w->indices[e]; }
 
-size_t ec_csr_masks_bytes(int64_t n, int64_t k);
+size_t ec_csr_masks_bytes(int64_t n, int64_t k, const ec_csr *w);
+uint64_t *ec_csr_masks8(int64_t n, void *memory); /* behind the sums of int8 rows */
 void ec_csr_masks(int64_t n, int64_t k, const ec_csr *w, void *masks);
 
 /* Entries of a block of pairs: those of row order[i] are done[i] .. done[i] + found[i] - 1. Returns how many `local` it wrote. */
@@ -512,6 +517,7 @@ ec_csr_finish_fn *ec_use_csr_finish(void); /* or NULL */
 ec_spmm_csr8_fn *ec_use_spmm_csr8(void);
 ec_pack_csr8_fn *ec_use_pack_csr8(void);
 ec_spmv_csr_fn *ec_use_spmv_csr(void);
+ec_spmv_masks8_fn *ec_use_spmv_masks8(void); /* or NULL */
 ec_spmv_masks_fn *ec_use_spmv_masks(void); /* NULL: none */
 ec_quantize_rows_fn *ec_use_quantize_rows(void);
 ec_spmm_nm_tile_fn *ec_use_spmm_nm(void); /* NULL: gather, then gemm_f32 */

@@ -43,6 +43,8 @@ WORK = {
     ("spmm_csr", "avx2"): ("vfmadd", 8, NOTHING),
     ("spmv_csr", "avx2"): ("vfmadd", 4, NOTHING),
     ("spmm_csr", "avx512"): ("vfmadd", 8, NOTHING),
+    ("spmv_csr", "avx512"): ("vfmadd", 2, NOTHING),
+    ("spmv_masks8", "avx512vnni"): ("vpdpbusd", 4, NOTHING),
     ("csr_pairs", "avx512"): ("vfmadd", 16, NOTHING),
     ("csr_turn", "avx512"): ("vshuff", 32, ALL),
     ("spmv_masks", "avx2"): ("vfmadd", 4, NOTHING),

@@ -33,15 +33,18 @@ static int64_t block_inputs(int kind, int64_t n, int64_t k, const ec_csr *w)
 }
 
 /* One token reads the CSR arrays, or masks where two fifths of the weights are stored: spreading the values of eight inputs costs less than
- * fetching their activations one by one then, and a bit for each weight is less to read than the indices. So do several where blocks of
+ * fetching their activations one by one then, and a bit for each weight is less to read than the indices. In int8 it is 64 inputs that are
+ * spread at once, and a sixteenth of the weights is enough. Rows are read for several tokens too where blocks of
  * inputs would be emptier than one entry a row, and int8 sums that need 64 bits. Pairs gain where two rows have inputs in common, and tokens
  * enough to fill the registers. */
 int ec_csr_kind(int64_t m, int64_t n, int64_t k, const ec_csr *w)
 {
     if (n == 0 || k == 0)
         return EC_CSR_ROWS;
+    if (m == 1 && w->codes)
+        return k <= K_MAX && density(n, k, w) >= 1. / 16 && ec_use_spmv_masks8() ? EC_CSR_MASKS : EC_CSR_ROWS;
     if (m == 1)
-        return !w->codes && density(n, k, w) >= 0.4 && ec_use_spmv_masks() ? EC_CSR_MASKS : EC_CSR_ROWS;
+        return density(n, k, w) >= 0.4 && ec_use_spmv_masks() ? EC_CSR_MASKS : EC_CSR_ROWS;
     if ((w->codes && k > K_MAX) || w->indptr[n] < n * (ec_div_up(k, block_inputs(EC_CSR_BLOCKS, n, k, w)) - 1))
         return EC_CSR_ROWS;
     return !w->codes && m > 32 && density(n, k, w) >= 0.15 && ec_use_csr_pairs() ? EC_CSR_PAIRS : EC_CSR_BLOCKS;
@@ -228,7 +231,7 @@ static void form(int kind, int64_t n, int64_t k, const ec_csr *w, void *memory)
 
 size_t ec_csr_derived_bytes(int kind, int64_t n, int64_t k, const ec_csr *w)
 {
-    return kind == EC_CSR_ROWS ? 0 : kind == EC_CSR_MASKS ? ec_csr_masks_bytes(n, k) : form_bytes(kind, n, k, w);
+    return kind == EC_CSR_ROWS ? 0 : kind == EC_CSR_MASKS ? ec_csr_masks_bytes(n, k, w) : form_bytes(kind, n, k, w);
 }
 
 void ec_csr_derive(int kind, int64_t n, int64_t k, const ec_csr *w, void *memory)

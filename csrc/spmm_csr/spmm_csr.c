@@ -34,6 +34,7 @@ typedef struct {
     ec_activation_fn *activation;
     ec_spmv_csr_fn *spmv;
     ec_spmv_masks_fn *masks;
+    ec_spmv_masks8_fn *masks8;
     int64_t groups, chunks;
     int lanes;        /* of the widest group: */
     int64_t units;    /* groups share out so many sixteens of tokens, or eights if there is only one */
@@ -54,7 +55,7 @@ static size_t workspace(int64_t m, int64_t k, int threads, int int8)
 {
     const size_t tokens = m > 1 ? (size_t)(ec_div_up(m, unit(m, int8)) * unit(m, int8)) : 0, limit = (size_t)ec_thread_limit(threads);
     const size_t wide = (size_t)ec_panel_bytes(k, 1), rows = (limit < 4 ? 4 : limit) * wide;
-    const size_t x = int8 ? 3 * tokens * wide + rows + 8 * (tokens + (size_t)m) : 4 * tokens * (size_t)k;
+    const size_t x = int8 ? 3 * tokens * wide + rows + 64 + 8 * (tokens + (size_t)m) : 4 * tokens * (size_t)k;
     return 64 + x + 4 * limit * (SUMS + TURNED);
 }
 
@@ -214,7 +215,10 @@ static void rows_chunk(void *ctx, int64_t chunk, int thread)
     const ec_csr *w = j->w;
     const int64_t row0 = ec_csr_split(j->n, w->indptr, j->chunks, chunk), row1 = ec_csr_split(j->n, w->indptr, j->chunks, chunk + 1);
     float *y = j->y + j->token * j->ldy;
-    if (j->masks) {
+    if (j->masks8) {
+        const void *sum = w->derived[EC_CSR_MASKS];
+        j->masks8(w, j->n, ec_div_up(j->k, 64), sum, ec_csr_masks8(j->n, (void *)(uintptr_t)sum), row0, row1, j->row, j->zero[j->token], y + row0);
+    } else if (j->masks) {
         /* It reads past a row's entries: near the end of all there are the last rows read CSR. */
         int64_t last = row1;
         while (last > row0 && w->indptr[last] + 8 > w->indptr[j->n])
@@ -230,6 +234,15 @@ static void rows_chunk(void *ctx, int64_t chunk, int thread)
     }
     if (j->act > EC_ACT_RELU && row1 > row0)
         j->activation(j->act, 1, row1 - row0, y + row0, j->ldy);
+}
+
+/* int8: token j->token as it is quantised, and zeros up to 64 inputs. */
+static void quantize_token(void *ctx, int64_t chunk, int thread)
+{
+    (void)chunk, (void)thread;
+    const job *j = ctx;
+    quantize_row(j, j->token, 0, j->row);
+    memset(j->row + j->k, 0, (size_t)(-j->k & 63));
 }
 
 /* int8: token j->token as floats q - zero, in j->row. The q are at the end of that memory; each is read before it is written over. */
@@ -248,7 +261,9 @@ static void multiply_rows(job *j, int threads)
 {
     threads = threads_for(1, (double)j->w->indptr[j->n], threads);
     j->spmv = ec_use_spmv_csr();
-    j->masks = j->kind == EC_CSR_MASKS && j->w->derived[EC_CSR_MASKS] ? ec_use_spmv_masks() : NULL;
+    const int by_masks = j->kind == EC_CSR_MASKS && j->w->derived[EC_CSR_MASKS];
+    j->masks = by_masks && !j->w->codes ? ec_use_spmv_masks() : NULL;
+    j->masks8 = by_masks && j->w->codes ? ec_use_spmv_masks8() : NULL;
     const int64_t whole = ec_div_up(j->k, 32) * 32; /* inputs that masks address */
     if (whole > j->k && whole > SUMS + TURNED)
         j->masks = NULL;
@@ -256,7 +271,7 @@ static void multiply_rows(job *j, int threads)
     for (j->token = 0; j->token < j->m; j->token++) {
         j->vector = j->w->codes ? (const float *)j->row : j->x + j->token * j->ldx;
         if (j->w->codes)
-            ec_parallel(1, 1, centre_token, j);
+            ec_parallel(1, 1, j->masks8 ? quantize_token : centre_token, j);
         else if (j->masks && whole > j->k) { /* nothing is addressed past the end of x: the scratch is free here */
             memcpy(j->scratch, j->vector, (size_t)j->k * sizeof(float));
             memset(j->scratch + j->k, 0, (size_t)(whole - j->k) * sizeof(float));

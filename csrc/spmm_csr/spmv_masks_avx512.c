@@ -4,6 +4,14 @@
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,popcnt")
 
+/* The mask is as good as a store to the register for Zen 4: it waits for what the register held, unless that is cleared before. */
+EC_INLINE __m512 expand(uint16_t mask, const float *from)
+{
+    __m512 v;
+    __asm__("vpxord %0,%0,%0\n\tvexpandps %2,%0%{%1%}%{z%}" : "=&v"(v) : "Yk"((__mmask16)mask), "m"(*(const float(*)[16])from));
+    return v;
+}
+
 void ec_spmv_masks_avx512(const ec_csr *w, const uint8_t *mask, int64_t words, int64_t row0, int64_t row1, const float *x, float *sums)
 {
     for (int64_t r = row0; r < row1; r++) {
@@ -15,7 +23,7 @@ void ec_spmv_masks_avx512(const ec_csr *w, const uint8_t *mask, int64_t words, i
             for (int u = 0; u < 2; u++) {
                 uint16_t bits;
                 memcpy(&bits, m + 2 * u, 2);
-                const __m512 v = _mm512_maskz_expandloadu_ps(bits, value);
+                const __m512 v = expand(bits, value);
                 acc[u] = _mm512_fmadd_ps(v, _mm512_maskz_loadu_ps(bits, in + 16 * u), acc[u]);
                 value += _mm_popcnt_u32(bits);
             }

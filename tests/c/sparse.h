@@ -51,11 +51,12 @@ static void make_csr(problem *p, int8_t *codes)
     if (kind != EC_CSR_ROWS && below(8)) { /* without it rows are read as they are */
         static void *form;
         const size_t size = ec_csr_derived_bytes(kind, p->n, p->k, &csr);
-        void *memory = kind == EC_CSR_MASKS ? place(W_PLAIN, size) : (form = realloc(form, size + 64));
-        if (kind != EC_CSR_MASKS)
+        const int guarded = kind == EC_CSR_MASKS && !codes; /* there the oracle's weights are elsewhere */
+        void *memory = guarded ? place(W_PLAIN, size) : (form = realloc(form, size + 64));
+        if (!guarded)
             memset(form, 0x5A, size + 64);
         ec_csr_derive(kind, p->n, p->k, &csr, memory);
-        for (size_t i = size; kind != EC_CSR_MASKS && i < size + 64; i++)
+        for (size_t i = size; !guarded && i < size + 64; i++)
             if (((const uint8_t *)form)[i] != 0x5A)
                 fail("a form is longer than ec_csr_derived_bytes");
         csr.derived[kind] = memory;

@@ -1,0 +1,56 @@
+/* int8 rows of a CSR weight times one quantised token by bit masks, AVX-512 VNNI and VBMI2: the codes of 64 inputs are spread to their places. Four
+ * rows share the activations. */
+#include "../kernels.h"
+#ifdef EC_X86
+#include <immintrin.h>
+EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi2,popcnt,bmi2")
+
+/* The first codes of `from` where bits has ones. Cleared before: else it waits for what the register held (Zen 4). */
+EC_INLINE __m512i spread(uint64_t bits, int count, int end, const int8_t *from)
+{
+    const __m512i codes = end ? _mm512_maskz_loadu_epi8(_bzhi_u64(~0ull, (unsigned)count), from) : _mm512_loadu_si512(from);
+    __m512i v;
+    __asm__("vpxord %0,%0,%0\n\tvpexpandb %2,%0%{%1%}%{z%}" : "=&v"(v) : "Yk"((__mmask64)bits), "v"(codes));
+    return v;
+}
+
+/* Sums of four rows; end: of the last ones, behind whose codes nothing may be read. */
+EC_INLINE void four(int end, const int8_t *code[4], const uint64_t *mask, int64_t words, const uint8_t *x, int32_t sums[4])
+{
+    __m512i acc[4];
+    EC_UNROLL(4)
+    for (int i = 0; i < 4; i++)
+        acc[i] = _mm512_setzero_si512();
+    for (int64_t w = 0; w < words; w++, mask += 4, x += 64) {
+        const __m512i in = _mm512_loadu_si512(x);
+        EC_UNROLL(4)
+        for (int i = 0; i < 4; i++) {
+            const int count = (int)_mm_popcnt_u64(mask[i]);
+            const __m512i v = spread(mask[i], count, end, code[i]);
+            __asm__("vpdpbusd %2,%1,%0" : "+v"(acc[i]) : "v"(in), "v"(v));
+            code[i] += count;
+        }
+    }
+    EC_UNROLL(4)
+    for (int i = 0; i < 4; i++)
+        sums[i] = _mm512_reduce_add_epi32(acc[i]);
+}
+
+void ec_spmv_masks8_avx512vnni(const ec_csr *w, int64_t n, int64_t words, const int32_t *sum, const uint64_t *mask, int64_t row0, int64_t row1,
+                               const uint8_t *x, int zero, float *sums)
+{
+    for (int64_t first = row0 / 4 * 4; first < row1; first += 4) {
+        const int8_t *code[4];
+        int32_t found[4];
+        for (int i = 0; i < 4; i++)
+            code[i] = w->codes + w->indptr[EC_MIN(first + i, n)];
+        if (w->indptr[EC_MIN(first + 4, n)] + 64 <= w->indptr[n])
+            four(0, code, mask + first * words, words, x, found);
+        else
+            four(1, code, mask + first * words, words, x, found);
+        for (int64_t r = first > row0 ? first : row0; r < row1 && r < first + 4; r++)
+            sums[r - row0] = (float)(found[r - first] - zero * sum[r]);
+    }
+}
+EC_TARGET_END
+#endif
