@@ -191,6 +191,9 @@ def _nbits_zero(zero_points: Any, scale: Array, n: int, groups: int, bits: int, 
     if z.dtype.kind != "f" or z.size != n * groups:
         raise ValueError(f"{where}: zero_points has dtype {z.dtype} and {z.size} entries, wanted uint8, or floats [{n}, {groups}]")
     z = z.reshape(n, groups).astype(np.float64)
+    if not np.isfinite(z).all():
+        row, group = np.argwhere(~np.isfinite(z))[0]
+        raise ValueError(f"{where}: zero_points[{row}, {group}] is {z[row, group]}, wanted finite values")
     if np.array_equal(z, np.rint(z)) and (z.size == 0 or (z.min() >= 0 and z.max() <= min(1 << bits, 255))):
         return z.astype(np.uint8), None
     exact = -z * scale.astype(np.float64)

@@ -234,6 +234,12 @@ def test_matmulnbits(bits, points):
 
 Q, S = np.zeros((2, 64), np.int8), np.ones((2, 2), f)
 W4, W8 = ec.Int4Weight, ec.GroupedInt8Weight
+PACKED, ZEROS = np.zeros((8, 8), np.int32), np.zeros((2, 1), np.int32)  # GPTQ: 64 inputs, 8 outputs, groups of 32
+
+
+def gguf_block(*floats: float) -> np.ndarray:
+    """A block of Q4_0 (its scale) or Q4_1 (scale and minimum), all codes 0."""
+    return np.concatenate([np.array(floats, np.float16).view(np.uint8), np.zeros(16, np.uint8)])
 
 
 @pytest.mark.parametrize(
@@ -266,6 +272,24 @@ W4, W8 = ec.Int4Weight, ec.GroupedInt8Weight
         (lambda: W4.from_gguf_q4_0(np.zeros(36, np.int8), (2, 32)), "blocks has dtype int8"),
         (lambda: W4.from_gguf_q4_1(np.zeros(40, np.uint8), (2, 33)), "K has to be a multiple of 32"),
         (lambda: W8.from_gguf_q8_0(np.full(34, 255, np.uint8), (1, 32)), r"scale\[0, 0\] is nan"),
+        (lambda: W4.from_gguf_q4_0(gguf_block(-np.inf), (1, 32)), r"from_gguf_q4_0: scale\[0, 0\] is -inf"),
+        (lambda: W4.from_gguf_q4_1(gguf_block(np.nan, 0), (1, 32)), r"scale\[0, 0\] is nan"),
+        (lambda: W4.from_gguf_q4_1(gguf_block(1, np.inf), (1, 32)), r"offset\[0, 0\] is inf"),
+        (lambda: W4.from_gptq(PACKED, ZEROS, np.full((2, 8), np.inf, np.float16)), r"from_gptq: scale\[0, 0\] is inf"),
+        (lambda: W4.from_awq(np.zeros((64, 1), np.int32), ZEROS, np.full((2, 8), np.nan, f)), r"from_awq: scale\[0, 0\] is nan"),
+        (lambda: W4.from_awq(np.zeros((64, 1), np.int32), ZEROS, np.ones((2, 9), f)), "scales has shape"),
+        (lambda: W4.from_arrays(Q, S, group_size=-32), "group_size is -32"),
+        (lambda: W4.from_arrays(Q, S, group_size=32.0), "group_size is 32.0"),
+        (lambda: W4.from_arrays(Q, S, np.ones((2, 3), int)), r"zero has shape \(2, 3\)"),
+        (lambda: W4.from_arrays(Q.view(np.uint8), S, offset=np.ones((2, 3), f)), r"offset has shape \(2, 3\)"),
+        (lambda: W4.from_arrays(Q.view(np.uint8), S, offset=np.full((2, 2), -np.inf, f)), r"offset\[0, 0\] is -inf"),
+        (lambda: W4.from_matmulnbits(np.zeros(32, np.uint8), S[:, :1] * f(np.nan), n=2, k=32, block_size=32), r"scale\[0, 0\] is nan"),
+        (
+            lambda: W4.from_matmulnbits(np.zeros(32, np.uint8), S[:, :1], np.full((2, 1), np.nan, f), n=2, k=32, block_size=32),
+            r"zero_points\[0, 0\] is nan",
+        ),
+        (lambda: W4.from_matmulnbits(np.zeros(32, np.uint8), np.ones(3, f), n=2, k=32, block_size=32), "scales has dtype float32 and 3"),
+        (lambda: W4.from_matmulnbits(np.zeros(32, np.uint8), S[:, :1], n=2, k=65, block_size=32), r"wanted uint8 \[2, 3, 16\]"),
         (lambda: W4.from_gptq(np.zeros((8, 8), np.int64), np.zeros((2, 1), np.int32), np.ones((2, 8), f)), "qweight has dtype int64"),
         (lambda: W4.from_gptq(np.zeros((8, 8), np.int32), np.zeros((3, 1), np.int32), np.ones((2, 8), f)), "qzeros has shape"),
         (lambda: W4.from_gptq(np.zeros((8, 8), np.int32), np.zeros((2, 1), np.int32), np.ones((2, 9), f)), "scales has shape"),
@@ -291,6 +315,15 @@ def test_refused(call, message):
     with pytest.raises((TypeError, ValueError), match=message) as error:
         call()
     assert re.match(r"Int4Weight|GroupedInt8Weight|quantize|from_gguf", str(error.value))
+
+
+def test_scales_that_are_zero_or_negative():
+    """Half of all Q4_0 scales are negative; Q4_1 stores a constant block as scale 0 and its value as the minimum."""
+    ones = Q + np.int8(1)
+    assert_bits(W4.from_arrays(ones, S * f(-0.5)).dequantize(), np.full((2, 64), -0.5, f))
+    assert_bits(W4.from_arrays(ones, S * f(0)).dequantize(), np.zeros((2, 64), f))
+    assert_bits(W4.from_arrays(ones, S * f(-0.0)).dequantize(), np.full((2, 64), -0.0, f))
+    assert_bits(W4.from_gguf_q4_1(gguf_block(0, 3), (1, 32)).dequantize(), np.full((1, 32), 3, f))
 
 
 def test_a_group_of_everything():
