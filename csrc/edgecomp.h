@@ -271,6 +271,10 @@ int ec_kd_loss(int64_t m, int64_t n, const float *student, int64_t lds, const fl
  * thread. */
 uint32_t ec_crc32(uint32_t crc, const void *data, int64_t size);
 
+/* The first NaN or infinity, counted in values, of rows * per floats of 2 or 4 bytes; -1 if there is none. Row i begins i * stride bytes
+ * after data. On the caller's thread. */
+int64_t ec_first_nonfinite(const void *data, int64_t rows, int64_t per, int64_t stride, int bytes);
+
 /* ---- this machine's peaks ------------------------------------------------------------------------------------------ */
 
 enum { EC_ROOF_DOT_S8, EC_ROOF_CHAIN_S8, EC_ROOF_FMA_F32, EC_ROOF_READ, EC_ROOF_COPY };

@@ -133,6 +133,10 @@ class Model(Mapping[str, Any]):
             if name is not None:
                 self._make(name, data)
 
+        if pool.get_num_threads() == 1:
+            for job in jobs:
+                check(job)
+            return
         jobs.sort(key=lambda job: -sum(m.size for m in job[1]))
         with ThreadPoolExecutor(pool.get_num_threads()) as threads:
             for _ in threads.map(check, jobs):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import edgecomp as ec
-from edgecomp import _manifest, _zip, arrays
+from edgecomp import _kinds, _manifest, _zip, arrays
 
 FLAT = {f"{kind}/{name}": w for kind, made in models.weights().items() for name, w in made.items()}
 DTYPES = ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16", "g", "G")
@@ -412,3 +412,19 @@ def test_opening_reads_no_tensor() -> None:
     assert opened < 1024
     assert took < 2048  # scales, sums, and what the kernel maps around them
     assert 4096 <= ran < 4096 + 2048
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_not_finite_with_and_without_c(dtype, monkeypatch):
+    records = np.zeros(700, [("scale", dtype, 32), ("codes", np.uint8, 96)])
+    for values in (records["scale"], np.zeros(700, dtype), np.zeros((0, 32), dtype), np.zeros(0, dtype)):
+        for at in (None, 0, len(values) // 2, len(values) - 1):
+            if at is not None and len(values):
+                values[at] = np.inf if values.ndim == 1 else [0] * 5 + [np.nan] + [1] * 26
+            found = _kinds._first_nonfinite(values)
+            with monkeypatch.context() as patched:
+                patched.setattr(_kinds, "lib", None)
+                patched.setattr(_kinds, "_STEP", 96)
+                assert _kinds._first_nonfinite(values) == found
+            assert found == (-1 if at is None or not len(values) else at if values.ndim == 1 else 32 * at + 5)
+            values[...] = 0

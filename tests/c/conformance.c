@@ -47,6 +47,7 @@ static const op OPS[] = {
     {"kd_loss", make_kd, check_kd, 1, 1, 0, {"kd_loss"}},
     {"crc32", make_crc, check_crc, 0, 0, 1, {"crc32"}},
     {"ggml_records", make_ggml, check_ggml, 0, 1, 1, {NULL}},
+    {"first_nonfinite", make_nothing, check_first_nonfinite, 0, 1, 1, {NULL}},
     {"pool", make_pool, check_pool, 0, 0, 0, {"gemm_s8c"}},
     {"roof", make_nothing, check_roof, 0, 0, 0, {"gemm_f32", "gemm_s8c"}},
 };

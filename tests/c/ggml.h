@@ -1,4 +1,4 @@
-/* GGML's blocks of 32 weights to records: value by value. */
+/* GGML's blocks of 32 weights to records: value by value. And the search for scales that are not finite. */
 #ifndef GGML_H
 #define GGML_H
 #include "calls.h"
@@ -55,6 +55,29 @@ static void check_ggml(const problem *p)
         check_ggml_form(p, 8, 0, infinite);
         check_ggml_form(p, 4, 0, infinite);
         check_ggml_form(p, 4, 1, infinite);
+    }
+}
+
+static void check_first_nonfinite(const problem *p)
+{
+    for (int turn = 0; turn < 10; turn++) {
+        const int bytes = below(2) ? 2 : 4;
+        const int64_t per = turn % 2 ? 32 : p->k, rows = p->n, stride = bytes * per + below(80), wrong = below(3) ? below((int)(rows * per + 1)) : -1;
+        uint8_t *data = place(W, extent(rows, bytes * per, stride));
+        for (int64_t i = 0; i < (int64_t)extent(rows, bytes * per, stride); i++)
+            data[i] = (uint8_t)(below(256) & 0x3B); /* no exponent of ones */
+        const int found = wrong >= 0 && wrong < rows * per;
+        if (found)
+            for (int64_t at = wrong; at < rows * per; at += 1 + below(40)) { /* that one, and some after it */
+                uint8_t *value = data + at / per * stride + bytes * (at % per);
+                value[bytes - 1] = (uint8_t)(below(2) ? 0x7F : 0xFF);
+                value[bytes - 2] = 0x80;
+            }
+        snprintf(now->call, sizeof now->call, "first_nonfinite per=%lld stride=%lld bytes=%d", (long long)per, (long long)stride, bytes);
+        const int64_t got = ec_first_nonfinite(data, rows, per, stride, bytes), want = found ? wrong : -1;
+        if (got != want)
+            fail("%lld instead of %lld", (long long)got, (long long)want);
+        now->passed++;
     }
 }
 #endif
