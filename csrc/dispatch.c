@@ -15,8 +15,8 @@
 /* ---- the lines: position is the order of EDGECOMP_ISA ---------------------------------------------------------------- */
 
 #ifdef EC_X86
-enum { SCALAR, AVX2, AVXVNNI, AVXVNNI_EVEX, AVX512, AVX512VNNI, ISA_COUNT };
-static const char *const ISA_NAMES[] = {"scalar", "avx2", "avxvnni", "avxvnni_evex", "avx512", "avx512vnni"};
+enum { SCALAR, AVX2, AVXVNNI, AVXVNNI_EVEX, AVX512, AVX512VNNI, AVX512VBMI, ISA_COUNT };
+static const char *const ISA_NAMES[] = {"scalar", "avx2", "avxvnni", "avxvnni_evex", "avx512", "avx512vnni", "avx512vbmi"};
 #elif defined(EC_ARM64)
 enum { SCALAR, NEON, NEONDOT, I8MM, ISA_COUNT };
 static const char *const ISA_NAMES[] = {"scalar", "neon", "neondot", "i8mm"};
@@ -42,7 +42,7 @@ static unsigned detect(void)
     if (found & 1u << AVX2 && (xcr0 & 0xE0) == 0xE0 && (b & f512) == f512) {
         found |= 1u << AVX512;
         if (c & bit_AVX512VNNI)
-            found |= 1u << AVX512VNNI | 1u << AVXVNNI_EVEX;
+            found |= 1u << AVX512VNNI | 1u << AVXVNNI_EVEX | (c & bit_AVX512VBMI ? 1u << AVX512VBMI : 0);
     }
     if (found & 1u << AVX2 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && a & 1u << 4) /* AVX-VNNI */
         found |= 1u << AVXVNNI;
@@ -96,7 +96,7 @@ ec_spmv_csr_fn ec_spmv_csr_scalar, ec_spmv_csr_avx2, ec_spmv_csr_avx512;
 ec_spmv_masks8_fn ec_spmv_masks8_avx512vnni;
 ec_spmv_masks_fn ec_spmv_masks_avx2, ec_spmv_masks_avx512;
 ec_spmm_nm_tile_fn ec_spmm_nm_tile_avx2;
-ec_spmm_nm8_fn ec_spmm_nm8_scalar, ec_spmm_nm8_avx2;
+ec_spmm_nm8_fn ec_spmm_nm8_scalar, ec_spmm_nm8_avx2, ec_spmm_nm8_avx512vbmi;
 ec_gather_s8_fn ec_gather_s8_scalar, ec_gather_s8_avx2;
 ec_transpose_f32_fn ec_transpose_f32_scalar, ec_transpose_f32_avx2, ec_transpose_f32_neon;
 ec_expand_s8_fn ec_expand_s8_scalar, ec_expand_s8_avx2, ec_expand_s8_neon;
@@ -231,13 +231,15 @@ static const struct { int isa; ec_spmm_nm_tile_fn *tile; } SPMM_NM[] = {
     {SCALAR, NULL},
 };
 
+#define NM8_AVX2 .flip = 0x80, .window = 16, .whole = 2, .block = 64, .panels = 1, .halves = 1
 static const struct { int isa; ec_spmm_nm8_impl impl; } SPMM_NM8[] = {
 #ifdef EC_X86
-    {AVXVNNI_EVEX, {ec_spmm_nm8_avx2, .flip = 0x80, .whole = 2, .halves = 1, .shared = 0}}, /* a dot product for the dense tile */
-    {AVXVNNI, {ec_spmm_nm8_avx2, .flip = 0x80, .whole = 2, .halves = 1, .shared = 0}},
-    {AVX2, {ec_spmm_nm8_avx2, .flip = 0x80, .whole = 2, .halves = 1, .shared = 1}},
+    {AVX512VBMI, {ec_spmm_nm8_avx512vbmi, .flip = 0, .window = 64, .whole = 2, .block = 512, .panels = 2, .halves = 0, .shared = 0}},
+    {AVXVNNI_EVEX, {ec_spmm_nm8_avx2, NM8_AVX2, .shared = 0}}, /* a dot product for the dense tile */
+    {AVXVNNI, {ec_spmm_nm8_avx2, NM8_AVX2, .shared = 0}},
+    {AVX2, {ec_spmm_nm8_avx2, NM8_AVX2, .shared = 1}},
 #endif
-    {SCALAR, {ec_spmm_nm8_scalar, .flip = 0, .whole = 0, .halves = 0, .shared = 0}},
+    {SCALAR, {ec_spmm_nm8_scalar, .flip = 0, .window = 64, .whole = 0, .block = 64, .panels = 1, .halves = 0, .shared = 0}},
 };
 
 static const struct { int isa; ec_gather_s8_fn *fn; } GATHER_S8[] = {
@@ -365,13 +367,16 @@ const char *ec_variant(const char *op)
     CHOOSE(GEMM_S8G, s8g)
     CHOOSE(SPMM_CSR, csr)
     CHOOSE(SPMM_CSR8, csr8)
+    CHOOSE(SPMM_NM8, nm8)
     CHOOSE(QUANTIZE_ROWS, rows)
     CHOOSE(QUANTIZE_GROUPS, groups)
     CHOOSE(ACTIVATION, act)
     CHOOSE(KD_LOSS, kd)
     CHOOSE(CRC32, crc)
-    if (!strcmp(op, "gemm_s8c") || !strcmp(op, "spmm_nm8")) /* the same tiles */
+    if (!strcmp(op, "gemm_s8c"))
         return ISA_NAMES[GEMM_S8C[s8c].isa];
+    if (!strcmp(op, "spmm_nm8")) /* the same tiles, and its own */
+        return ISA_NAMES[GEMM_S8C[s8c].isa > SPMM_NM8[nm8].isa ? GEMM_S8C[s8c].isa : SPMM_NM8[nm8].isa];
     if (!strcmp(op, "gemm_f32") || !strcmp(op, "spmm_nm"))
         return ISA_NAMES[GEMM_F32[f32].isa];
     if (!strcmp(op, "gemm_s4g"))

@@ -346,20 +346,23 @@ static inline int ec_nm_place(const uint32_t *words, int64_t stride, int bits, i
     return (int)(words[e / each * stride] >> (8 * (i % 4) + bits * (i / 4)) & ((1u << bits) - 1));
 }
 
-/* Quads quad0 .. quad1 of one panel of int8 weights times m rows: a block of quads, or all of them. */
-enum { EC_NM8_BLOCK = 64 };
+/* Quads quad0 .. quad1 of one panel of int8 weights, or two that are neighbours, times m rows: a block of quads, or all of them. */
+enum { EC_NM8_SCRATCH = 1 << 16 };
 typedef struct {
-    ec_gemm_s8c_tile tile;   /* of row 0; x: rows of bytes, */
+    ec_gemm_s8c_tile tile;   /* of row 0 and the first panel; x: rows of bytes, */
     int64_t m, ldx;          /* so many, so far apart */
+    int panels;
     int64_t quad0, quad1;
-    int32_t *sums;           /* [m][16], aligned to 64: carried from block to block, not read with the first, not written with the last */
+    int32_t *sums;           /* [m][16 * panels], aligned to 64: carried from block to block, not read with the first, not written with the last */
     const int32_t *negative; /* [16]: sum of each column's negative weights */
-    const int32_t *window;   /* [quads]: where in a row the at most 16 inputs of a quad begin */
+    const int32_t *window;   /* [quads]: where in a row the inputs of a quad begin that the kernel reaches */
     const uint32_t *base;    /* [quads]: byte b is how far from there the group of the quad's entry b begins */
     const uint32_t *places;  /* words [..][16]; shared: [..], the same for all outputs */
+    int64_t places_panel;    /* words from one panel's to the next's */
     int bits, shared;
     int halves;              /* a window is 8 inputs, then the same with all bits turned; then comes the next */
-    uint8_t *scratch;        /* 192 bytes for each quad of a block, aligned to 64 */
+    int ahead;               /* whether as many panels come after these */
+    uint8_t *scratch;        /* EC_NM8_SCRATCH bytes, aligned to 64 */
 } ec_nm8_panel;
 typedef void ec_spmm_nm8_fn(const ec_nm8_panel *p);
 
@@ -498,7 +501,10 @@ typedef struct {
 typedef struct {
     ec_spmm_nm8_fn *panel;
     uint8_t flip; /* as in ec_gemm_s8c_impl */
-    int whole;    /* up to so many rows take all quads at once, more rows a block at a time */
+    int window;   /* inputs it reaches from one position; fewer than 16 times 4: not every pattern */
+    int whole;    /* up to so many rows take all quads at once and one panel, more rows a block at a time */
+    int block;    /* quads of a block, */
+    int panels;   /* and panels */
     int halves;   /* wants them where a window is 8 inputs */
     int shared;   /* is faster than gathering what a block of outputs shares */
 } ec_spmm_nm8_impl;

@@ -237,7 +237,11 @@ _forming = threading.Lock()
 
 def nm_form(w: NMWeight, m: int, compute: str) -> Any:
     """What an N:M weight runs as."""
-    return w.served(m, compute, shared=True, own=variant("gemm_s8c") == "avx2")  # beside a dot product, dense int8 is faster
+    return w.served(m, compute, shared=True, reach=_REACH.get(variant("spmm_nm8"), 0))
+
+
+_REACH = {"avx2": 16, "avx512vbmi": 64}
+"""Inputs that the int8 kernels for places of each output reach; elsewhere dense int8, by a dot product, is faster."""
 
 
 def _nm_struct(w: NMWeight) -> Any:

@@ -230,21 +230,21 @@ class NMWeight(Weight):
         assert self.dense is not None
         return self.dense
 
-    def served(self, m: int, compute: str, shared: bool, own: bool) -> "NMWeight | CSRWeight | Int8Weight":
+    def served(self, m: int, compute: str, shared: bool, reach: int) -> "NMWeight | CSRWeight | Int8Weight":
         """The form that compiled code multiplies with m rows of x: itself if there are kernels for outputs that share inputs (`shared`), or
-        for int8 with places of their own (`own`). Else CSR; or dense int8, which few rows, and patterns of more than a third, leave
-        nothing to gain over."""
+        for int8 with places of their own, that find a quad among `reach` inputs. Else CSR; or dense int8, which few rows, and patterns of
+        more than a third, leave nothing to gain over."""
         eight = compute == "int8"
-        kernel = shared if self.block > 1 else eight and own and self.in_windows()
+        kernel = shared if self.block > 1 else eight and self.window() <= reach
         if kernel and (not eight or self.kept <= K_MAX_UINT8):
             return self
         if eight and (not shared or (self.block == 1 and (m < 16 or 3 * self.n > self.m))):
             return self.as_int8()
         return self.as_csr()
 
-    def in_windows(self) -> bool:
-        """Whether four kept inputs in a row always come from at most 16 neighbouring ones, which a shuffle of bytes reaches."""
-        return max(self.m * ((4 * q + 3) // self.n - 4 * q // self.n + 1) for q in range(self.n)) <= 16
+    def window(self) -> int:
+        """From how many neighbouring inputs four kept inputs in a row come at most: up to 64."""
+        return max(self.m * ((4 * q + 3) // self.n - 4 * q // self.n + 1) for q in range(self.n))
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         parts: dict[str, npt.NDArray[Any]] = {"values": self.values, "packed": self.packed}

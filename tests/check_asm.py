@@ -54,6 +54,7 @@ WORK = {
     ("spmm_csr8", "avx512vnni"): ("vpdpbusd", 4, NOTHING),
     ("spmm_nm", "avx2"): ("vfmadd", 12, NOTHING),
     ("spmm_nm8", "avx2"): ("vpmaddubsw", 8, READS),
+    ("spmm_nm8", "avx512vbmi"): ("vpdpbusd", 16, NOTHING),
     ("gather_s8", "avx2"): ("vpshufb", 4, NOTHING),
     ("quantize_rows", "avx2"): ("vcvtps2dq", 1, ALL),
     ("quantize_rows", "avx512"): ("vcvtps2dq", 8, READS),
@@ -167,7 +168,7 @@ def kernels() -> list[tuple[Path, str, str]]:
     for source in sorted(CSRC.glob("*/*.c")):
         text = source.read_text()
         if "EC_TARGET_BEGIN" in text and "#ifdef EC_X86" in text:
-            name = re.fullmatch(r"(\w+?)_(avx2|avxvnni|avx512|avx512vnni)(_\w+)?", source.stem)
+            name = re.fullmatch(r"(\w+?)_(avx2|avxvnni|avx512|avx512vnni|avx512vbmi)(_\w+)?", source.stem)
             assert name, f"{source.name}: the name does not say its op and ISA"
             found.append((source, name.group(1), name.group(2)))
     return found

@@ -19,6 +19,7 @@ CPU_FLAGS = {
     "avxvnni_evex": _AVX512 | {"avx512_vnni"},
     "avx512": _AVX512,
     "avx512vnni": _AVX512 | {"avx512_vnni"},
+    "avx512vbmi": _AVX512 | {"avx512_vnni", "avx512vbmi"},
     "neon": {"asimd"},
     "neondot": {"asimd", "asimddp"},
     "i8mm": {"asimd", "asimddp", "i8mm"},

@@ -1,8 +1,8 @@
 /* int8 N:M weights times rows of x, each output finding its inputs by their places: the driver.
  *
- * Rows of x become rows of bytes. A quad of a panel's kept inputs, four for each of 16 outputs, comes from a window of at most 16
- * neighbouring inputs, the same for all outputs: the kernel reads the window and picks four bytes for each output. Patterns whose windows
- * are larger run in plain C. Where gathering what a block of outputs shares is faster, spmm_nm.c multiplies. */
+ * Rows of x become rows of bytes. A quad of a panel's kept inputs, four for each of 16 outputs, comes from a window of neighbouring inputs,
+ * the same for all outputs: the kernel reads the window and picks four bytes for each output. Patterns whose windows are larger than it
+ * reaches run in plain C. Where gathering what a block of outputs shares is faster, spmm_nm.c multiplies. */
 #include "../kernels.h"
 
 ec_spmm_nm8_fn ec_spmm_nm8_scalar;
@@ -14,7 +14,7 @@ enum {
     GROUP = 8,             /* panels of a group */
     ROW_BYTES = 192 << 10, /* of rows that stay in L2 whole: then a group is one panel, and its weights are one stream */
     SUMS = EC_PANEL * ROWS,
-    SCRATCH = 192 * EC_NM8_BLOCK + 4 * SUMS * GROUP /* bytes of a thread */
+    SCRATCH = EC_NM8_SCRATCH + 4 * SUMS * GROUP /* bytes of a thread */
 };
 
 typedef struct {
@@ -54,15 +54,15 @@ static int64_t window_inputs(const ec_nm *w)
 /* What a few rows gather once for 32 outputs or more costs less than decoding places. */
 int ec_nm8_by_places(int64_t m, const ec_nm *w)
 {
-    return w->block == 1 || (window_inputs(w) <= 16 && ec_use_spmm_nm8()->shared && (w->block == EC_PANEL || m > FEW));
+    return w->block == 1 || (window_inputs(w) <= ec_use_spmm_nm8()->window && ec_use_spmm_nm8()->shared && (w->block == EC_PANEL || m > FEW));
 }
 
-static const ec_spmm_nm8_impl SCALAR = {.panel = ec_spmm_nm8_scalar};
+static const ec_spmm_nm8_impl SCALAR = {.panel = ec_spmm_nm8_scalar, .block = 64, .panels = 1};
 
 /* Four kept inputs are exactly eight inputs, wherever one looks. */
 static int in_halves(const ec_nm *w) { return ec_use_spmm_nm8()->halves && w->m == 2 * w->n && 4 % w->n == 0; }
 
-/* A row, or with halves after each 8 inputs these once more; a window beyond its end; and not a power of two from row to row. */
+/* A row, or with halves after each 8 inputs these once more; a window of 64 beyond its end; and not a power of two from row to row. */
 static int64_t row_bytes(int64_t k, int halves) { return ec_div_up((k + 16) * (1 + halves), 128) * 128 + 64; }
 
 size_t ec_nm8_workspace(int64_t m, int64_t k, const ec_nm *w, int threads)
@@ -109,17 +109,20 @@ static void nm8_chunk(void *ctx, int64_t chunk, int thread)
     const int64_t block = chunk / j->groups, group = chunk % j->groups;
     const int64_t row0 = ec_part(j->m, j->row_blocks, block), rows = ec_part(j->m, j->row_blocks, block + 1) - row0;
     const int64_t panel0 = ec_part(j->panels, j->groups, group), panel1 = ec_part(j->panels, j->groups, group + 1);
-    const int64_t step = rows <= j->impl->whole ? j->quads + 1 : EC_NM8_BLOCK, /* + 1: k may be 0 */
+    const int few = rows <= j->impl->whole;
+    const int64_t step = few ? j->quads + 1 : j->impl->block, /* + 1: k may be 0 */
                   words = ec_nm_words(j->kept, w), ldx = row_bytes(j->k, j->halves);
     uint8_t *scratch = j->scratch + (int64_t)thread * SCRATCH;
     for (int64_t quad = 0; quad == 0 || quad < j->quads; quad += step)
-        for (int64_t panel = panel0; panel < panel1; panel++) {
+        for (int64_t panel = panel0, panels; panel < panel1; panel += panels) {
             const int64_t col0 = panel * EC_PANEL;
+            panels = EC_MIN(panel1 - panel, few ? 1 : j->impl->panels);
             j->impl->panel(&(ec_nm8_panel){
                 .tile = {
                     .quads = j->quads,
                     .x = j->rows + row0 * ldx,
                     .w = w->codes + panel * j->quads * 64,
+                    .panel = j->quads * 64,
                     .zero = j->zero + row0,
                     .wsum = w->sums + col0,
                     .sx = j->sx + row0,
@@ -127,21 +130,24 @@ static void nm8_chunk(void *ctx, int64_t chunk, int thread)
                     .bias = j->bias ? j->bias + col0 : ec_no_bias,
                     .y = j->y + row0 * j->ldy + col0,
                     .ldy = j->ldy,
-                    .cols = (int)EC_MIN(j->n - col0, EC_PANEL),
+                    .cols = (int)EC_MIN(j->n - col0, panels * EC_PANEL),
                     .relu = j->act == EC_ACT_RELU,
                 },
                 .m = rows,
                 .ldx = ldx,
+                .panels = (int)panels,
                 .quad0 = quad,
                 .quad1 = EC_MIN(quad + step, j->quads),
-                .sums = (int32_t *)(scratch + 192 * EC_NM8_BLOCK) + (panel - panel0) * SUMS,
+                .sums = (int32_t *)(scratch + EC_NM8_SCRATCH) + (panel - panel0) * SUMS,
                 .negative = w->negative + col0,
                 .window = j->window,
                 .base = j->base,
                 .places = w->packed + (w->block == 1 ? col0 : col0 / w->block) * words,
+                .places_panel = words * (w->block == 1 ? EC_PANEL : (col0 + EC_PANEL) / w->block - col0 / w->block),
                 .bits = ec_nm_bits(w),
                 .shared = w->block > 1,
                 .halves = j->halves,
+                .ahead = panel + 2 * panels <= j->panels,
                 .scratch = scratch,
             });
         }
@@ -152,16 +158,18 @@ static void nm8_chunk(void *ctx, int64_t chunk, int thread)
 
 int ec_spmm_nm8_threads(int64_t m, int64_t n, int64_t k, int threads) { return ec_gemm_s8c_threads(m, n, k, threads); }
 
+/* Windows of 64 inputs begin at whole ones where that does: no load of one crosses a cache line. */
 static void plan_windows(const job *j)
 {
     const int64_t n = j->w->n, m = j->w->m;
     for (int64_t q = 0; q < j->quads; q++) {
-        const int64_t group = 4 * q / n;
+        const int64_t group = 4 * q / n, last = EC_MIN(4 * q + 3, j->kept - 1) / n, first = group * m;
+        const int64_t window = j->impl->window == 64 && (last + 1) * m <= first / 64 * 64 + 64 ? first / 64 * 64 : first;
         uint8_t base[4];
         for (int64_t b = 0; b < 4; b++)
-            base[b] = (uint8_t)((EC_MIN(4 * q + b, j->kept - 1) / n - group) * m);
+            base[b] = (uint8_t)(EC_MIN(4 * q + b, j->kept - 1) / n * m - window);
         memcpy(j->base + q, base, 4);
-        j->window[q] = (int32_t)(group * m * (1 + j->halves));
+        j->window[q] = (int32_t)(window * (1 + j->halves));
     }
 }
 
@@ -179,7 +187,7 @@ int ec_spmm_nm8(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, co
              .w = w, .bias = bias, .act = act, .y = y, .ldy = ldy};
     j.kept = ec_nm_kept(k, w);
     j.quads = ec_div_up(j.kept, 4);
-    j.impl = window_inputs(w) <= 16 ? ec_use_spmm_nm8() : &SCALAR;
+    j.impl = window_inputs(w) <= ec_use_spmm_nm8()->window ? ec_use_spmm_nm8() : &SCALAR;
     j.quantize = ec_use_quantize_rows();
     j.activation = ec_use_activation();
     j.halves = in_halves(w);
@@ -193,7 +201,7 @@ int ec_spmm_nm8(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, co
     plan_windows(&j);
     ec_parallel(ec_threads_that_pay(threads, 0.1 * (double)m * (double)k), m, pack_row, &j);
     const int work = ec_spmm_nm8_threads(m, n, j.kept, threads);
-    j.groups = m * row_bytes(k, j.halves) <= ROW_BYTES ? j.panels : ec_div_up(j.panels, GROUP);
+    j.groups = ec_div_up(j.panels, m <= j.impl->whole ? 1 : m * row_bytes(k, j.halves) <= ROW_BYTES ? j.impl->panels : GROUP);
     const int64_t fit = ec_div_up(m, ROWS), wanted = work == 1 ? 1 : ec_div_up((int64_t)CHUNKS_PER_THREAD * work, j.groups);
     j.row_blocks = wanted > fit ? EC_MIN(m, wanted) : fit;
     ec_parallel(work, j.groups * j.row_blocks, nm8_chunk, &j);
