@@ -95,7 +95,8 @@ ec_pack_csr8_fn ec_pack_csr8_scalar, ec_pack_csr8_avx2, ec_pack_csr8_neon;
 ec_spmv_csr_fn ec_spmv_csr_scalar, ec_spmv_csr_avx2, ec_spmv_csr_avx512;
 ec_spmv_masks8_fn ec_spmv_masks8_avx512vnni;
 ec_spmv_masks_fn ec_spmv_masks_avx2, ec_spmv_masks_avx512;
-ec_spmm_nm_tile_fn ec_spmm_nm_tile_avx2;
+ec_spmm_nm_tile_fn ec_spmm_nm_tile_avx2, ec_spmm_nm_tile_avx512;
+ec_nm_inputs_fn ec_nm_inputs_scalar, ec_nm_inputs_avx512;
 ec_spmm_nm8_fn ec_spmm_nm8_scalar, ec_spmm_nm8_avx2, ec_spmm_nm8_avx512vbmi;
 ec_gather_s8_fn ec_gather_s8_scalar, ec_gather_s8_avx2;
 ec_transpose_f32_fn ec_transpose_f32_scalar, ec_transpose_f32_avx2, ec_transpose_f32_neon;
@@ -223,12 +224,19 @@ static const struct { int isa; ec_spmv_masks8_fn *fn; } SPMV_MASKS8[] = {
     {SCALAR, NULL},
 };
 
-static const struct { int isa; ec_spmm_nm_tile_fn *tile; } SPMM_NM[] = {
+static const struct { int isa; ec_spmm_nm_impl impl; } SPMM_NM[] = {
 #ifdef EC_X86
-    {AVX512, NULL}, /* the dense tiles, wherever there is none */
-    {AVX2, ec_spmm_nm_tile_avx2},
+    {AVX512, {ec_spmm_nm_tile_avx512, .rows = 12, .block = 1 << 30}},
+    {AVX2, {ec_spmm_nm_tile_avx2, .rows = 6, .block = 1024}},
 #endif
-    {SCALAR, NULL},
+    {SCALAR, {NULL, .block = 1024}},
+};
+
+static const struct { int isa; ec_nm_inputs_fn *fn; } NM_INPUTS[] = {
+#ifdef EC_X86
+    {AVX512, ec_nm_inputs_avx512},
+#endif
+    {SCALAR, ec_nm_inputs_scalar},
 };
 
 #define NM8_AVX2 .flip = 0x80, .window = 16, .whole = 2, .block = 64, .panels = 1, .halves = 1
@@ -349,7 +357,8 @@ ec_spmv_masks8_fn *ec_use_spmv_masks8(void)
     return SPMV_MASKS8[i].fn;
 #endif
 }
-ec_spmm_nm_tile_fn *ec_use_spmm_nm(void) { CHOOSE(SPMM_NM, i) return SPMM_NM[i].tile; }
+const ec_spmm_nm_impl *ec_use_spmm_nm(void) { CHOOSE(SPMM_NM, i) return &SPMM_NM[i].impl; }
+ec_nm_inputs_fn *ec_use_nm_inputs(void) { CHOOSE(NM_INPUTS, i) return NM_INPUTS[i].fn; }
 const ec_spmm_nm8_impl *ec_use_spmm_nm8(void) { CHOOSE(SPMM_NM8, i) return &SPMM_NM8[i].impl; }
 ec_gather_s8_fn *ec_use_gather_s8(void) { CHOOSE(GATHER_S8, i) return GATHER_S8[i].fn; }
 ec_quantize_rows_fn *ec_use_quantize_rows(void) { CHOOSE(QUANTIZE_ROWS, i) return QUANTIZE_ROWS[i].fn; }

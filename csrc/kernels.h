@@ -333,6 +333,9 @@ int64_t ec_csr_split(int64_t n, const int32_t *indptr, int64_t parts, int64_t i)
 /* A float32 tile of one panel of weights whose line e of x is not the e-th but input[e]: t->x [..][mr]. */
 typedef void ec_spmm_nm_tile_fn(int mr, const ec_gemm_f32_tile *t, const int32_t *input);
 
+/* The kept inputs of a block of outputs: the places of its words, from the first input of each one's group on. */
+typedef void ec_nm_inputs_fn(int bits, int64_t kept, const uint32_t *words, const int32_t *group, int32_t *input);
+
 /* Inputs that each output keeps; bits of a place; words of 32 bits that hold the places of an output or a block. */
 static inline int64_t ec_nm_kept(int64_t k, const ec_nm *w) { return k / w->m * w->n + EC_MIN(w->n, k % w->m); }
 static inline int ec_nm_bits(const ec_nm *w) { return w->m <= 4 ? 2 : 4; }
@@ -499,6 +502,12 @@ typedef struct {
 } ec_gemm_sg_impl;
 
 typedef struct {
+    ec_spmm_nm_tile_fn *tile; /* or NULL: gather, then gemm_f32 */
+    int rows;
+    int64_t block;            /* inputs of a block: what of them is gathered, or found, stays in L1 */
+} ec_spmm_nm_impl;
+
+typedef struct {
     ec_spmm_nm8_fn *panel;
     uint8_t flip; /* as in ec_gemm_s8c_impl */
     int window;   /* inputs it reaches from one position; fewer than 16 times 4: not every pattern */
@@ -526,7 +535,8 @@ ec_spmv_csr_fn *ec_use_spmv_csr(void);
 ec_spmv_masks8_fn *ec_use_spmv_masks8(void); /* or NULL */
 ec_spmv_masks_fn *ec_use_spmv_masks(void); /* NULL: none */
 ec_quantize_rows_fn *ec_use_quantize_rows(void);
-ec_spmm_nm_tile_fn *ec_use_spmm_nm(void); /* NULL: gather, then gemm_f32 */
+const ec_spmm_nm_impl *ec_use_spmm_nm(void);
+ec_nm_inputs_fn *ec_use_nm_inputs(void);
 const ec_spmm_nm8_impl *ec_use_spmm_nm8(void);
 ec_gather_s8_fn *ec_use_gather_s8(void);
 ec_transpose_f32_fn *ec_use_transpose_f32(void);

@@ -6,7 +6,7 @@
 #include "../kernels.h"
 
 enum {
-    BLOCK_K = 1024,        /* float32 inputs of a block: what is gathered from them stays in L1 */
+    BLOCK_K = 1024,        /* most float32 inputs of a block that is gathered */
     BLOCK_ROWS = 256,      /* rows that pass by one block of outputs before the next */
     CHUNKS_PER_THREAD = 8,
     EXACT_K = 66311        /* 255 * 127 * K < 2^31 */
@@ -28,7 +28,8 @@ typedef struct {
     const ec_gemm_s8c_impl *s8c;
     ec_transpose_f32_fn *transpose;
     ec_quantize_rows_fn *quantize;
-    ec_spmm_nm_tile_fn *tile; /* float32: or NULL */
+    const ec_spmm_nm_impl *own; /* float32 tiles of its own, if it has */
+    ec_nm_inputs_fn *inputs;
     ec_gather_s8_fn *gather_s8;
     ec_activation_fn *activation;
     int64_t panels, blocks, tiles, row_blocks;
@@ -84,15 +85,6 @@ static void pack_tile(void *ctx, int64_t tile, int thread)
     }
 }
 
-/* The kept inputs of a block of outputs, ascending; for a whole quad more, the first again: their weights are zeros. */
-static void decode(int bits, const uint32_t *words, const int32_t *group, int64_t kept, int32_t *input)
-{
-    for (int64_t e = 0; e < kept; e++)
-        input[e] = group[e] + ec_nm_place(words, 1, bits, e);
-    for (int64_t e = kept; e < ec_div_up(kept, 4) * 4; e++)
-        input[e] = input[0];
-}
-
 /* mr activations of each of `count` inputs. Eight are copied, what is too much is overwritten by the next. */
 static void gather_f32(int mr, int64_t count, const float *x, const int32_t *input, float *out)
 {
@@ -102,14 +94,14 @@ static void gather_f32(int mr, int64_t count, const float *x, const int32_t *inp
 
 static void multiply_f32(const job *j, int64_t panel0, int64_t panels, int64_t tile0, int64_t tile1, const int32_t *input, float *scratch)
 {
-    const int64_t step = BLOCK_K / j->w->m * j->w->n, groups = ec_div_up(panels, j->tile ? 1 : j->f32->vecs);
+    const int64_t step = j->own->block / j->w->m * j->w->n, groups = ec_div_up(panels, j->own->tile ? 1 : j->f32->vecs);
     for (int64_t e0 = 0; e0 == 0 || e0 < j->kept; e0 += step) {
         const int64_t count = EC_MIN(j->kept - e0, step), lines = ec_div_up(count, tile1 - tile0);
         for (int64_t tile = tile0; tile < tile1; tile++) {
             const int64_t row = ec_part(j->m, j->tiles, tile);
             const int mr = (int)(ec_part(j->m, j->tiles, tile + 1) - row);
             const float *panel = (const float *)(j->panel + panel_at(j->w, j->k, row, tile));
-            if (!j->tile)
+            if (!j->own->tile)
                 gather_f32(mr, count, panel, input + e0, scratch);
             for (int64_t g = 0; g < groups; g++) {
                 const int64_t first = ec_part(panels, groups, g), p = panel0 + first, col0 = p * EC_PANEL;
@@ -117,7 +109,7 @@ static void multiply_f32(const job *j, int64_t panel0, int64_t panels, int64_t t
                 const int more = p + nv < j->panels; /* the next inputs, or the next outputs, come into L2 meanwhile */
                 const ec_gemm_f32_tile t = {
                     .k = count,
-                    .x = j->tile ? panel : scratch,
+                    .x = j->own->tile ? panel : scratch,
                     .w = j->w->values + (p * j->kept + e0) * EC_PANEL,
                     .panel = EC_PANEL * j->kept,
                     .bias = j->bias ? j->bias + col0 : ec_no_bias,
@@ -131,8 +123,8 @@ static void multiply_f32(const job *j, int64_t panel0, int64_t panels, int64_t t
                     .ahead_panel = EC_PANEL * j->kept,
                     .ahead_lines = more ? lines : 0,
                 };
-                if (j->tile)
-                    j->tile(mr, &t, input + e0);
+                if (j->own->tile)
+                    j->own->tile(mr, &t, input + e0);
                 else
                     j->f32->tile(mr, nv, &t);
             }
@@ -181,7 +173,9 @@ static void nm_chunk(void *ctx, int64_t chunk, int thread)
     char *scratch = j->scratch + thread * j->scratch_bytes;
     int32_t *input = (int32_t *)scratch;
     scratch += (ec_div_up(4 * j->kept, 64) + 1) * 64;
-    decode(ec_nm_bits(j->w), j->w->packed + block * ec_nm_words(j->kept, j->w), j->group, j->kept, input);
+    j->inputs(ec_nm_bits(j->w), j->kept, j->w->packed + block * ec_nm_words(j->kept, j->w), j->group, input);
+    for (int64_t e = j->kept; e < ec_div_up(j->kept, 4) * 4; e++) /* for a whole quad the first again: their weights are zeros */
+        input[e] = input[0];
     if (j->w->codes)
         multiply_s8(j, panel0, panels, tile0, tile1, input, (uint8_t *)scratch);
     else
@@ -206,14 +200,15 @@ static int run(job *j, int threads, void *workspace, size_t size)
         return EC_OK;
     j->f32 = ec_use_gemm_f32();
     j->s8c = ec_use_gemm_s8c();
-    j->tile = ec_use_spmm_nm();
+    j->own = ec_use_spmm_nm();
+    j->inputs = ec_use_nm_inputs();
     j->transpose = ec_use_transpose_f32();
     j->quantize = ec_use_quantize_rows();
     j->gather_s8 = ec_use_gather_s8();
     j->activation = ec_use_activation();
     j->panels = ec_div_up(j->n, EC_PANEL);
     j->blocks = ec_div_up(j->n, j->w->block);
-    j->tiles = ec_div_up(j->m, int8 ? j->s8c->rows : j->f32->rows);
+    j->tiles = ec_div_up(j->m, int8 ? j->s8c->rows : j->own->tile ? j->own->rows : j->f32->rows);
     j->panel = (char *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
     j->sx = (float *)(j->panel + panel_at(j->w, j->k, j->m, j->tiles));
     j->zero = (int32_t *)(j->sx + j->m);
