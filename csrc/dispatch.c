@@ -98,6 +98,8 @@ ec_spmv_masks_fn ec_spmv_masks_avx2, ec_spmv_masks_avx512;
 ec_spmm_nm_tile_fn ec_spmm_nm_tile_avx2, ec_spmm_nm_tile_avx512;
 ec_nm_inputs_fn ec_nm_inputs_scalar, ec_nm_inputs_avx512;
 ec_spmm_nm8_fn ec_spmm_nm8_scalar, ec_spmm_nm8_avx2, ec_spmm_nm8_avx512vbmi;
+ec_planes_s8_fn ec_planes_s8_avx512vnni;
+ec_planes_s8_pack_fn ec_planes_s8_pack_avx512vnni;
 ec_gather_s8_fn ec_gather_s8_scalar, ec_gather_s8_avx2;
 ec_transpose_f32_fn ec_transpose_f32_scalar, ec_transpose_f32_avx2, ec_transpose_f32_neon;
 ec_expand_s8_fn ec_expand_s8_scalar, ec_expand_s8_avx2, ec_expand_s8_neon;
@@ -242,12 +244,19 @@ static const struct { int isa; ec_nm_inputs_fn *fn; } NM_INPUTS[] = {
 #define NM8_AVX2 .flip = 0x80, .window = 16, .whole = 2, .block = 64, .panels = 1, .halves = 1
 static const struct { int isa; ec_spmm_nm8_impl impl; } SPMM_NM8[] = {
 #ifdef EC_X86
-    {AVX512VBMI, {ec_spmm_nm8_avx512vbmi, .flip = 0, .window = 64, .whole = 2, .block = 512, .panels = 2, .halves = 0, .shared = 0}},
+    {AVX512VBMI, {ec_spmm_nm8_avx512vbmi, .flip = 0, .window = 64, .whole = 2, .block = 512, .panels = 2, .halves = 0, .shared = 0, .shared_few = 47}},
     {AVXVNNI_EVEX, {ec_spmm_nm8_avx2, NM8_AVX2, .shared = 0}}, /* a dot product for the dense tile */
     {AVXVNNI, {ec_spmm_nm8_avx2, NM8_AVX2, .shared = 0}},
     {AVX2, {ec_spmm_nm8_avx2, NM8_AVX2, .shared = 1}},
 #endif
     {SCALAR, {ec_spmm_nm8_scalar, .flip = 0, .window = 64, .whole = 0, .block = 64, .panels = 1, .halves = 0, .shared = 0}},
+};
+
+static const struct { int isa; ec_planes_s8_impl impl; } PLANES_S8[] = {
+#ifdef EC_X86
+    {AVX512VNNI, {ec_planes_s8_avx512vnni, ec_planes_s8_pack_avx512vnni}},
+#endif
+    {SCALAR, {NULL, NULL}}, /* as few rows */
 };
 
 static const struct { int isa; ec_gather_s8_fn *fn; } GATHER_S8[] = {
@@ -360,6 +369,7 @@ ec_spmv_masks8_fn *ec_use_spmv_masks8(void)
 const ec_spmm_nm_impl *ec_use_spmm_nm(void) { CHOOSE(SPMM_NM, i) return &SPMM_NM[i].impl; }
 ec_nm_inputs_fn *ec_use_nm_inputs(void) { CHOOSE(NM_INPUTS, i) return NM_INPUTS[i].fn; }
 const ec_spmm_nm8_impl *ec_use_spmm_nm8(void) { CHOOSE(SPMM_NM8, i) return &SPMM_NM8[i].impl; }
+const ec_planes_s8_impl *ec_use_planes_s8(void) { CHOOSE(PLANES_S8, i) return &PLANES_S8[i].impl; }
 ec_gather_s8_fn *ec_use_gather_s8(void) { CHOOSE(GATHER_S8, i) return GATHER_S8[i].fn; }
 ec_quantize_rows_fn *ec_use_quantize_rows(void) { CHOOSE(QUANTIZE_ROWS, i) return QUANTIZE_ROWS[i].fn; }
 ec_transpose_f32_fn *ec_use_transpose_f32(void) { CHOOSE(TRANSPOSE_F32, i) return TRANSPOSE_F32[i].fn; }

@@ -384,6 +384,25 @@ int ec_nm8_gathered(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx
                     const uint8_t *xzero, const ec_nm *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace,
                     size_t size);
 
+/* int8 over the inputs that a block of outputs keeps, 64 rows times one panel. */
+enum { EC_PLANE = 64 };
+typedef struct {
+    ec_gemm_s8c_tile tile; /* of one panel and `rows` rows; zero[64]; x is not read: */
+    const uint8_t *planes; /* a line of 64 bytes for each input, in the order of `pack` */
+    const int32_t *at;     /* [4 * quads + 16]: where a kept input's plane begins; those beyond are only prefetched */
+    int64_t rows;          /* 1 .. 64 */
+    int32_t *sums;         /* scratch [16][64], aligned to 64 */
+} ec_planes_s8;
+typedef void ec_planes_s8_fn(const ec_planes_s8 *p);
+/* planes [4 * quads][64] from 8 activation panels [quads][8][4], `panel` bytes apart. */
+typedef void ec_planes_s8_pack_fn(int64_t quads, const uint8_t *panels, int64_t panel, uint8_t *planes);
+
+/* The driver with planes, and whether it is faster; its workspace is counted by ec_spmm_nm_workspace. */
+int ec_nm8_in_planes(int64_t m, const ec_nm *w);
+size_t ec_nm8_planes_workspace(int64_t m, int64_t k, const ec_nm *w, int threads);
+int ec_nm8_planes(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale, const uint8_t *xzero,
+                  const ec_nm *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace, size_t size);
+
 /* From an int8 activation panel [..][mr][4] the inputs input[4 * quads], as a panel [quads][mr][4]. paired: of every two inputs both are of
  * the same quad. May read and write 32 bytes from the last quad on, wherever it ends. */
 typedef void ec_gather_s8_fn(int mr, int paired, int64_t quads, const uint8_t *x, const int32_t *input, uint8_t *out);
@@ -508,6 +527,11 @@ typedef struct {
 } ec_spmm_nm_impl;
 
 typedef struct {
+    ec_planes_s8_fn *multiply;
+    ec_planes_s8_pack_fn *pack;
+} ec_planes_s8_impl;
+
+typedef struct {
     ec_spmm_nm8_fn *panel;
     uint8_t flip; /* as in ec_gemm_s8c_impl */
     int window;   /* inputs it reaches from one position; fewer than 16 times 4: not every pattern */
@@ -515,7 +539,8 @@ typedef struct {
     int block;    /* quads of a block, */
     int panels;   /* and panels */
     int halves;   /* wants them where a window is 8 inputs */
-    int shared;   /* is faster than gathering what a block of outputs shares */
+    int shared;   /* is faster than gathering what a block of outputs shares; */
+    int shared_few; /* or for so many rows */
 } ec_spmm_nm8_impl;
 
 const ec_gemm_s8c_impl *ec_use_gemm_s8c(void);
@@ -536,6 +561,7 @@ ec_spmv_masks8_fn *ec_use_spmv_masks8(void); /* or NULL */
 ec_spmv_masks_fn *ec_use_spmv_masks(void); /* NULL: none */
 ec_quantize_rows_fn *ec_use_quantize_rows(void);
 const ec_spmm_nm_impl *ec_use_spmm_nm(void);
+const ec_planes_s8_impl *ec_use_planes_s8(void); /* .multiply NULL: none */
 ec_nm_inputs_fn *ec_use_nm_inputs(void);
 const ec_spmm_nm8_impl *ec_use_spmm_nm8(void);
 ec_gather_s8_fn *ec_use_gather_s8(void);

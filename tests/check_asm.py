@@ -57,6 +57,7 @@ WORK = {
     ("nm_inputs", "avx512"): ("vpsrlvd", 1, NOTHING),
     ("spmm_nm8", "avx2"): ("vpmaddubsw", 8, READS),
     ("spmm_nm8", "avx512vbmi"): ("vpdpbusd", 16, NOTHING),
+    ("planes_s8", "avx512vnni"): ("vpdpbusd", 24, NOTHING),
     ("gather_s8", "avx2"): ("vpshufb", 4, NOTHING),
     ("quantize_rows", "avx2"): ("vcvtps2dq", 1, ALL),
     ("quantize_rows", "avx512"): ("vcvtps2dq", 8, READS),

@@ -55,6 +55,8 @@ static int64_t scratch_bytes(int64_t k, const ec_nm *w)
 
 size_t ec_spmm_nm_workspace(int64_t m, int64_t k, const ec_nm *w, int threads)
 {
+    if (w->codes && ec_nm8_in_planes(m, w))
+        return ec_nm8_planes_workspace(m, k, w, threads);
     if (w->codes && ec_nm8_by_places(m, w))
         return ec_nm8_workspace(m, k, w, threads);
     return 192 + (size_t)panel_at(w, k, m, m) + 8 * (size_t)m + 4 * (size_t)ec_nm_kept(k, w) + (size_t)(ec_thread_limit(threads) * scratch_bytes(k, w));

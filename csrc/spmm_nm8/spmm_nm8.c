@@ -54,7 +54,10 @@ static int64_t window_inputs(const ec_nm *w)
 /* What a few rows gather once for 32 outputs or more costs less than decoding places. */
 int ec_nm8_by_places(int64_t m, const ec_nm *w)
 {
-    return w->block == 1 || (window_inputs(w) <= ec_use_spmm_nm8()->window && ec_use_spmm_nm8()->shared && (w->block == EC_PANEL || m > FEW));
+    const ec_spmm_nm8_impl *impl = ec_use_spmm_nm8();
+    if (w->block == 1 || m <= impl->shared_few)
+        return 1;
+    return window_inputs(w) <= impl->window && impl->shared && (w->block == EC_PANEL || m > FEW);
 }
 
 static const ec_spmm_nm8_impl SCALAR = {.panel = ec_spmm_nm8_scalar, .block = 64, .panels = 1};
@@ -176,6 +179,8 @@ static void plan_windows(const job *j)
 int ec_spmm_nm8(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale, const uint8_t *xzero,
                 const ec_nm *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace, size_t size)
 {
+    if (ec_nm8_in_planes(m, w))
+        return ec_nm8_planes(m, n, k, x, ldx, xq, xscale, xzero, w, bias, act, y, ldy, threads, workspace, size);
     if (!ec_nm8_by_places(m, w))
         return ec_nm8_gathered(m, n, k, x, ldx, xq, xscale, xzero, w, bias, act, y, ldy, threads, workspace, size);
     threads = ec_thread_limit(threads); /* once: another thread may set the default meanwhile, and the scratch is counted by it */
