@@ -97,6 +97,7 @@ ec_spmv_masks8_fn ec_spmv_masks8_avx512vnni;
 ec_spmv_masks_fn ec_spmv_masks_avx2, ec_spmv_masks_avx512;
 ec_spmm_nm_tile_fn ec_spmm_nm_tile_avx2, ec_spmm_nm_tile_avx512;
 ec_nm_inputs_fn ec_nm_inputs_scalar, ec_nm_inputs_avx512;
+ec_nm_rows_fn ec_nm_rows_scalar, ec_nm_rows_avx512;
 ec_spmm_nm8_fn ec_spmm_nm8_scalar, ec_spmm_nm8_avx2, ec_spmm_nm8_avx512vbmi;
 ec_planes_s8_fn ec_planes_s8_avx512vnni;
 ec_planes_s8_pack_fn ec_planes_s8_pack_avx512vnni;
@@ -234,6 +235,13 @@ static const struct { int isa; ec_spmm_nm_impl impl; } SPMM_NM[] = {
     {SCALAR, {NULL, .block = 1024}},
 };
 
+static const struct { int isa; ec_nm_rows_fn *fn; } NM_ROWS[] = {
+#ifdef EC_X86
+    {AVX512, ec_nm_rows_avx512},
+#endif
+    {SCALAR, ec_nm_rows_scalar},
+};
+
 static const struct { int isa; ec_nm_inputs_fn *fn; } NM_INPUTS[] = {
 #ifdef EC_X86
     {AVX512, ec_nm_inputs_avx512},
@@ -367,6 +375,7 @@ ec_spmv_masks8_fn *ec_use_spmv_masks8(void)
 #endif
 }
 const ec_spmm_nm_impl *ec_use_spmm_nm(void) { CHOOSE(SPMM_NM, i) return &SPMM_NM[i].impl; }
+ec_nm_rows_fn *ec_use_nm_rows(void) { CHOOSE(NM_ROWS, i) return NM_ROWS[i].fn; }
 ec_nm_inputs_fn *ec_use_nm_inputs(void) { CHOOSE(NM_INPUTS, i) return NM_INPUTS[i].fn; }
 const ec_spmm_nm8_impl *ec_use_spmm_nm8(void) { CHOOSE(SPMM_NM8, i) return &SPMM_NM8[i].impl; }
 const ec_planes_s8_impl *ec_use_planes_s8(void) { CHOOSE(PLANES_S8, i) return &PLANES_S8[i].impl; }

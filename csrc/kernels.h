@@ -333,6 +333,28 @@ int64_t ec_csr_split(int64_t n, const int32_t *indptr, int64_t parts, int64_t i)
 /* A float32 tile of one panel of weights whose line e of x is not the e-th but input[e]: t->x [..][mr]. */
 typedef void ec_spmm_nm_tile_fn(int mr, const ec_gemm_f32_tile *t, const int32_t *input);
 
+/* 1 to 8 rows times a panel of outputs that have places of their own. Up to 16 neighbouring inputs of x from window[e] on hold kept input e
+ * of all outputs: each has its own at base[e] | place. May read 16 floats from a window, wherever x ends. */
+typedef struct {
+    int64_t kept;
+    int bits;
+    const float *x;          /* rows, aligned to 64, */
+    int64_t ldx;             /* floats apart: a multiple of 16 */
+    const int32_t *window, *base;
+    const float *w;          /* [kept][16] */
+    const uint32_t *places;  /* words [..][16] */
+    const float *bias;       /* [cols] */
+    float *y;                /* [mr][ldy] */
+    int64_t ldy;
+    int cols, relu;
+} ec_nm_rows;
+typedef void ec_nm_rows_fn(int mr, const ec_nm_rows *p);
+
+/* The driver of these: up to 8 rows at a time, with the workspace of ec_spmm_nm. */
+size_t ec_nm_rows_workspace(int64_t m, int64_t k, const ec_nm *w);
+int ec_nm_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const ec_nm *w, const float *bias, int act, float *y, int64_t ldy,
+                  int threads, void *workspace, size_t size);
+
 /* The kept inputs of a block of outputs: the places of its words, from the first input of each one's group on. */
 typedef void ec_nm_inputs_fn(int bits, int64_t kept, const uint32_t *words, const int32_t *group, int32_t *input);
 
@@ -389,7 +411,7 @@ enum { EC_PLANE = 64 };
 typedef struct {
     ec_gemm_s8c_tile tile; /* of one panel and `rows` rows; zero[64]; x is not read: */
     const uint8_t *planes; /* a line of 64 bytes for each input, in the order of `pack` */
-    const int32_t *at;     /* [4 * quads + 16]: where a kept input's plane begins; those beyond are only prefetched */
+    const int32_t *input;  /* [4 * quads + 32]: the kept inputs; the last 32 are only prefetched */
     int64_t rows;          /* 1 .. 64 */
     int32_t *sums;         /* scratch [16][64], aligned to 64 */
 } ec_planes_s8;
@@ -563,6 +585,7 @@ ec_quantize_rows_fn *ec_use_quantize_rows(void);
 const ec_spmm_nm_impl *ec_use_spmm_nm(void);
 const ec_planes_s8_impl *ec_use_planes_s8(void); /* .multiply NULL: none */
 ec_nm_inputs_fn *ec_use_nm_inputs(void);
+ec_nm_rows_fn *ec_use_nm_rows(void);
 const ec_spmm_nm8_impl *ec_use_spmm_nm8(void);
 ec_gather_s8_fn *ec_use_gather_s8(void);
 ec_transpose_f32_fn *ec_use_transpose_f32(void);

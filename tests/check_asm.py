@@ -54,6 +54,7 @@ WORK = {
     ("spmm_csr8", "avx512vnni"): ("vpdpbusd", 4, NOTHING),
     ("spmm_nm", "avx2"): ("vfmadd", 12, NOTHING),
     ("spmm_nm", "avx512"): ("vfmadd", 12, NOTHING),
+    ("nm_rows", "avx512"): ("vfmadd", 8, NOTHING),
     ("nm_inputs", "avx512"): ("vpsrlvd", 1, NOTHING),
     ("spmm_nm8", "avx2"): ("vpmaddubsw", 8, READS),
     ("spmm_nm8", "avx512vbmi"): ("vpdpbusd", 16, NOTHING),

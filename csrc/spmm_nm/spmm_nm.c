@@ -9,6 +9,8 @@ enum {
     BLOCK_K = 1024,        /* most float32 inputs of a block that is gathered */
     BLOCK_ROWS = 256,      /* rows that pass by one block of outputs before the next */
     CHUNKS_PER_THREAD = 8,
+    GROUP = 4,             /* most blocks that pass a tile together, where tiles of their own take all inputs at once, */
+    GROUP_BYTES = 160 << 10, /* and of their values: more are slower */
     EXACT_K = 66311        /* 255 * 127 * K < 2^31 */
 };
 
@@ -32,7 +34,7 @@ typedef struct {
     ec_nm_inputs_fn *inputs;
     ec_gather_s8_fn *gather_s8;
     ec_activation_fn *activation;
-    int64_t panels, blocks, tiles, row_blocks;
+    int64_t panels, blocks, group_blocks, tiles, row_blocks;
     char *panel;    /* workspace: activation panels, */
     float *sx;      /* scale and zero of each row, */
     int32_t *zero;
@@ -47,14 +49,19 @@ static int64_t panel_at(const ec_nm *w, int64_t k, int64_t row, int64_t tile)
     return w->codes ? ec_panel_bytes(k, row) + 64 * tile : 4 * (row * k + EC_PANEL * tile);
 }
 
+/* From the inputs of one block to the next, which begin at a cache line. */
+static int64_t input_stride(int64_t kept) { return (ec_div_up(kept, 16) + 1) * 16; }
+
 static int64_t scratch_bytes(int64_t k, const ec_nm *w)
 {
     const int64_t kept = ec_nm_kept(k, w);
-    return (ec_div_up(4 * kept, 64) + 1) * 64 + (w->codes ? (ec_div_up(kept, 16) * 16 + 8) * EC_MAX_ROWS : (BLOCK_K + 1) * 4 * EC_MAX_ROWS) + 64;
+    return 4 * GROUP * input_stride(kept) + (w->codes ? (ec_div_up(kept, 16) * 16 + 8) * EC_MAX_ROWS : (BLOCK_K + 1) * 4 * EC_MAX_ROWS) + 64;
 }
 
 size_t ec_spmm_nm_workspace(int64_t m, int64_t k, const ec_nm *w, int threads)
 {
+    if (!w->codes && w->block == 1)
+        return ec_nm_rows_workspace(m, k, w);
     if (w->codes && ec_nm8_in_planes(m, w))
         return ec_nm8_planes_workspace(m, k, w, threads);
     if (w->codes && ec_nm8_by_places(m, w))
@@ -94,43 +101,53 @@ static void gather_f32(int mr, int64_t count, const float *x, const int32_t *inp
         memcpy(out, x + (int64_t)input[e] * mr, 4 * EC_MAX_ROWS);
 }
 
-static void multiply_f32(const job *j, int64_t panel0, int64_t panels, int64_t tile0, int64_t tile1, const int32_t *input, float *scratch)
+/* `count` kept inputs from e0 on of `panels` panels times a tile. */
+static void multiply_f32(const job *j, int64_t panel0, int64_t panels, int64_t tile, int64_t e0, int64_t count, int64_t lines, int64_t line0,
+                         const int32_t *input, float *scratch)
 {
-    const int64_t step = j->own->block / j->w->m * j->w->n, groups = ec_div_up(panels, j->own->tile ? 1 : j->f32->vecs);
+    const int64_t groups = ec_div_up(panels, j->own->tile ? 1 : j->f32->vecs), row = ec_part(j->m, j->tiles, tile);
+    const int mr = (int)(ec_part(j->m, j->tiles, tile + 1) - row);
+    const float *panel = (const float *)(j->panel + panel_at(j->w, j->k, row, tile));
+    if (!j->own->tile)
+        gather_f32(mr, count, panel, input + e0, scratch);
+    for (int64_t g = 0; g < groups; g++) {
+        const int64_t first = ec_part(panels, groups, g), p = panel0 + first, col0 = p * EC_PANEL;
+        const int nv = (int)(ec_part(panels, groups, g + 1) - first);
+        const int more = p + nv < j->panels; /* the next inputs, or the next outputs, come into L2 meanwhile */
+        const ec_gemm_f32_tile t = {
+            .k = count,
+            .x = j->own->tile ? panel : scratch,
+            .w = j->w->values + (p * j->kept + e0) * EC_PANEL,
+            .panel = EC_PANEL * j->kept,
+            .bias = j->bias ? j->bias + col0 : ec_no_bias,
+            .y = j->y + row * j->ldy + col0,
+            .ldy = j->ldy,
+            .cols = (int)EC_MIN(j->n - col0, nv * EC_PANEL),
+            .first = e0 == 0,
+            .last = e0 + count == j->kept,
+            .relu = j->act == EC_ACT_RELU,
+            .ahead = j->w->values + (p * j->kept + e0 + (more ? count + line0 : 0)) * EC_PANEL,
+            .ahead_panel = EC_PANEL * j->kept,
+            .ahead_lines = more ? lines : 0,
+        };
+        if (j->own->tile)
+            j->own->tile(mr, &t, input + e0);
+        else
+            j->f32->tile(mr, nv, &t);
+    }
+}
+
+/* All blocks of a chunk, whose inputs are `stride` apart. */
+static void multiply_blocks_f32(const job *j, int64_t block0, int64_t block1, int64_t tile0, int64_t tile1, const int32_t *input, int64_t stride,
+                                float *scratch)
+{
+    const int64_t each = j->w->block / EC_PANEL, step = j->own->block / j->w->m * j->w->n;
     for (int64_t e0 = 0; e0 == 0 || e0 < j->kept; e0 += step) {
         const int64_t count = EC_MIN(j->kept - e0, step), lines = ec_div_up(count, tile1 - tile0);
-        for (int64_t tile = tile0; tile < tile1; tile++) {
-            const int64_t row = ec_part(j->m, j->tiles, tile);
-            const int mr = (int)(ec_part(j->m, j->tiles, tile + 1) - row);
-            const float *panel = (const float *)(j->panel + panel_at(j->w, j->k, row, tile));
-            if (!j->own->tile)
-                gather_f32(mr, count, panel, input + e0, scratch);
-            for (int64_t g = 0; g < groups; g++) {
-                const int64_t first = ec_part(panels, groups, g), p = panel0 + first, col0 = p * EC_PANEL;
-                const int nv = (int)(ec_part(panels, groups, g + 1) - first);
-                const int more = p + nv < j->panels; /* the next inputs, or the next outputs, come into L2 meanwhile */
-                const ec_gemm_f32_tile t = {
-                    .k = count,
-                    .x = j->own->tile ? panel : scratch,
-                    .w = j->w->values + (p * j->kept + e0) * EC_PANEL,
-                    .panel = EC_PANEL * j->kept,
-                    .bias = j->bias ? j->bias + col0 : ec_no_bias,
-                    .y = j->y + row * j->ldy + col0,
-                    .ldy = j->ldy,
-                    .cols = (int)EC_MIN(j->n - col0, nv * EC_PANEL),
-                    .first = e0 == 0,
-                    .last = e0 + count == j->kept,
-                    .relu = j->act == EC_ACT_RELU,
-                    .ahead = j->w->values + (p * j->kept + e0 + (more ? count + (tile - tile0) * lines : 0)) * EC_PANEL,
-                    .ahead_panel = EC_PANEL * j->kept,
-                    .ahead_lines = more ? lines : 0,
-                };
-                if (j->own->tile)
-                    j->own->tile(mr, &t, input + e0);
-                else
-                    j->f32->tile(mr, nv, &t);
-            }
-        }
+        for (int64_t tile = tile0; tile < tile1; tile++)
+            for (int64_t b = block0; b < block1; b++)
+                multiply_f32(j, b * each, EC_MIN(j->panels - b * each, each), tile, e0, count, lines, (tile - tile0) * lines,
+                             input + (b - block0) * stride, scratch);
     }
 }
 
@@ -169,19 +186,23 @@ static void multiply_s8(const job *j, int64_t panel0, int64_t panels, int64_t ti
 static void nm_chunk(void *ctx, int64_t chunk, int thread)
 {
     const job *j = ctx;
-    const int64_t block = chunk / j->row_blocks, rows = chunk % j->row_blocks, each = j->w->block / EC_PANEL, panel0 = block * each;
-    const int64_t panels = EC_MIN(j->panels - panel0, each), col0 = panel0 * EC_PANEL;
+    const int64_t group = chunk / j->row_blocks, rows = chunk % j->row_blocks, each = j->w->block / EC_PANEL;
+    const int64_t block0 = group * j->group_blocks, block1 = EC_MIN(j->blocks, block0 + j->group_blocks), panel0 = block0 * each;
+    const int64_t panels = EC_MIN(j->panels, block1 * each) - panel0, col0 = panel0 * EC_PANEL, stride = input_stride(j->kept);
     const int64_t tile0 = ec_part(j->tiles, j->row_blocks, rows), tile1 = ec_part(j->tiles, j->row_blocks, rows + 1);
     char *scratch = j->scratch + thread * j->scratch_bytes;
     int32_t *input = (int32_t *)scratch;
-    scratch += (ec_div_up(4 * j->kept, 64) + 1) * 64;
-    j->inputs(ec_nm_bits(j->w), j->kept, j->w->packed + block * ec_nm_words(j->kept, j->w), j->group, input);
-    for (int64_t e = j->kept; e < ec_div_up(j->kept, 4) * 4; e++) /* for a whole quad the first again: their weights are zeros */
-        input[e] = input[0];
+    scratch += 4 * GROUP * stride;
+    for (int64_t b = block0; b < block1; b++) {
+        int32_t *to = input + (b - block0) * stride;
+        j->inputs(ec_nm_bits(j->w), j->kept, j->w->packed + b * ec_nm_words(j->kept, j->w), j->group, to);
+        for (int64_t e = j->kept; e < ec_div_up(j->kept, 4) * 4; e++) /* for a whole quad the first again: their weights are zeros */
+            to[e] = to[0];
+    }
     if (j->w->codes)
         multiply_s8(j, panel0, panels, tile0, tile1, input, (uint8_t *)scratch);
     else
-        multiply_f32(j, panel0, panels, tile0, tile1, input, (float *)scratch);
+        multiply_blocks_f32(j, block0, block1, tile0, tile1, input, stride, (float *)scratch);
     if (j->act > EC_ACT_RELU) {
         const int64_t row0 = ec_part(j->m, j->tiles, tile0), row1 = ec_part(j->m, j->tiles, tile1);
         j->activation(j->act, row1 - row0, EC_MIN(j->n - col0, panels * EC_PANEL), j->y + row0 * j->ldy + col0, j->ldy);
@@ -223,15 +244,19 @@ static int run(job *j, int threads, void *workspace, size_t size)
 
     ec_parallel(ec_threads_that_pay(threads, 0.06 * (double)j->m * (double)j->k), j->tiles, pack_tile, j);
     const int work = (int8 ? ec_spmm_nm8_threads : ec_spmm_nm_threads)(j->m, j->n, j->kept, threads);
-    const int64_t wanted = work == 1 ? 1 : ec_div_up((int64_t)CHUNKS_PER_THREAD * work, j->blocks);
+    const int64_t values = 4 * j->w->block * j->kept + 1; /* + 1: k may be 0 */
+    j->group_blocks = !int8 && j->own->block > j->k && j->m > j->own->rows && values <= GROUP_BYTES / 2 ? EC_MIN(GROUP, GROUP_BYTES / values) : 1;
+    const int64_t groups = ec_div_up(j->blocks, j->group_blocks), wanted = work == 1 ? 1 : ec_div_up((int64_t)CHUNKS_PER_THREAD * work, groups);
     j->row_blocks = EC_MIN(j->tiles, wanted > ec_div_up(j->m, BLOCK_ROWS) ? wanted : ec_div_up(j->m, BLOCK_ROWS));
-    ec_parallel(work, j->blocks * j->row_blocks, nm_chunk, j);
+    ec_parallel(work, groups * j->row_blocks, nm_chunk, j);
     return EC_OK;
 }
 
 int ec_spmm_nm(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const ec_nm *w, const float *bias, int act, float *y,
                int64_t ldy, int threads, void *workspace, size_t size)
 {
+    if (w->block == 1)
+        return ec_nm_by_rows(m, n, k, x, ldx, w, bias, act, y, ldy, threads, workspace, size);
     job j = {.m = m, .n = n, .k = k, .x = x, .ldx = ldx, .w = w, .bias = bias, .act = act, .y = y, .ldy = ldy};
     return run(&j, threads, workspace, size);
 }

@@ -1,12 +1,12 @@
 /* int8 N:M weights whose outputs share their inputs in blocks, for many rows: the driver.
  *
- * 64 rows of x become planes, a line of 64 bytes for each input; a block's kept inputs are lines at offsets that are found once. A group of
+ * 64 rows of x become planes, a line of 64 bytes for each input; a block's kept inputs are lines by indices that are found once. A group of
  * planes stays in L2 while all outputs pass by. */
 #include "../kernels.h"
 
 enum {
-    FROM = 48,           /* rows: fewer are cheaper elsewhere than as 64 */
-    L2_PLANES = 512 << 10, /* bytes of a group of planes */
+    FROM = 48,              /* rows: fewer are cheaper elsewhere than as 64 */
+    L2_PLANES = 200 << 10, /* bytes of a group of planes: two tiles of (.., 4096) are slower than one */
     SUMS = 4 * EC_PANEL * EC_PLANE
 };
 
@@ -30,7 +30,7 @@ typedef struct {
     float *sx;        /* scale and zero of each row, */
     int32_t *zero;
     int32_t *group;   /* the first input of each kept input's group, */
-    uint8_t *scratch; /* then for each thread panels of 64 rows; or offsets and sums */
+    uint8_t *scratch; /* then for each thread panels of 64 rows; or inputs and sums */
 } job;
 
 static int64_t plane_bytes(int64_t k) { return ec_div_up(k, 16) * 16 * EC_PLANE; }
@@ -38,8 +38,8 @@ static int64_t tiles_of(int64_t m) { return ec_div_up(m, EC_PLANE); }
 
 static int64_t scratch_bytes(int64_t k, const ec_nm *w)
 {
-    const int64_t offsets = 4 * (ec_div_up(ec_nm_kept(k, w), 16) * 16 + 32) + SUMS;
-    return offsets > plane_bytes(k) ? offsets : plane_bytes(k);
+    const int64_t inputs = 4 * (ec_div_up(ec_nm_kept(k, w), 16) * 16 + 32) + SUMS;
+    return inputs > plane_bytes(k) ? inputs : plane_bytes(k);
 }
 
 int ec_nm8_in_planes(int64_t m, const ec_nm *w) { return w->block > 1 && m >= FROM && ec_use_planes_s8()->multiply; }
@@ -98,10 +98,9 @@ static void planes_chunk(void *ctx, int64_t chunk, int thread)
     const int64_t tile0 = ec_part(j->tiles, j->groups, group), tile1 = ec_part(j->tiles, j->groups, group + 1);
     const int64_t panel1 = EC_MIN(j->panels, (block + 1) * each);
     uint8_t *scratch = j->scratch + (int64_t)thread * scratch_bytes(j->k, w);
-    int32_t *sums = (int32_t *)scratch, *at = (int32_t *)(scratch + SUMS);
-    j->inputs(ec_nm_bits(w), j->kept, w->packed + block * ec_nm_words(j->kept, w), j->group, at);
-    for (int64_t e = 0; e < 4 * j->quads + 16; e++) /* beyond the kept ones: weights are zeros, or it is only prefetched */
-        at[e] = e < j->kept ? at[e] * EC_PLANE : 0;
+    int32_t *sums = (int32_t *)scratch, *input = (int32_t *)(scratch + SUMS);
+    j->inputs(ec_nm_bits(w), j->kept, w->packed + block * ec_nm_words(j->kept, w), j->group, input);
+    memset(input + j->kept, 0, 4 * (size_t)(4 * j->quads + 32 - j->kept)); /* their weights are zeros */
     for (int64_t panel = block * each; panel < panel1; panel++) {
         const int64_t col0 = panel * EC_PANEL;
         for (int64_t tile = tile0; tile < tile1; tile++) {
@@ -121,7 +120,7 @@ static void planes_chunk(void *ctx, int64_t chunk, int thread)
                     .relu = j->act == EC_ACT_RELU,
                 },
                 .planes = j->planes + tile * plane_bytes(j->k),
-                .at = at,
+                .input = input,
                 .rows = rows,
                 .sums = sums,
             };
@@ -151,8 +150,7 @@ int ec_nm8_planes(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, 
     j.panels = ec_div_up(n, EC_PANEL);
     j.blocks = ec_div_up(n, w->block);
     j.tiles = tiles_of(m);
-    const int64_t fit = L2_PLANES / (plane_bytes(k) + 1); /* + 1: k may be 0 */
-    j.groups = ec_div_up(j.tiles, fit < 2 ? 2 : fit);
+    j.groups = ec_div_up(j.tiles, EC_MIN(j.tiles, L2_PLANES / (plane_bytes(k) + 1) + 1)); /* + 1: k may be 0, or more than fits */
     j.planes = (uint8_t *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
     j.scratch = j.planes + j.tiles * plane_bytes(k);
     j.sx = (float *)(j.scratch + threads * scratch_bytes(k, w));

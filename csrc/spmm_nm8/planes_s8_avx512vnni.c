@@ -9,7 +9,7 @@ EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,prfchw")
 
 #include "../gemm_s8c/gemm_s8c_zmm.h"
 
-enum { NEAR = 4 /* quads to prefetch ahead: planes lie in L2 */ };
+enum { NEAR = 8 /* quads to prefetch ahead: planes lie in L2 */ };
 
 /* Lane l, byte 4 z + e of a line is row 16 z + 4 l + e: interleaved in fours, row 16 z + 4 l + e is lane l, number e of vector z. */
 void ec_planes_s8_pack_avx512vnni(int64_t quads, const uint8_t *panels, int64_t panel, uint8_t *planes)
@@ -35,9 +35,11 @@ void ec_planes_s8_pack_avx512vnni(int64_t quads, const uint8_t *panels, int64_t 
     }
 }
 
+EC_INLINE __m512i line(const uint8_t *planes, int32_t input) { return _mm512_loadu_si512(planes + (int64_t)input * EC_PLANE); }
+
 EC_INLINE void outputs(int count, const ec_planes_s8 *p, int first)
 {
-    const int32_t *at = p->at;
+    const int32_t *at = p->input;
     const int8_t *w = p->tile.w + 4 * first;
     const uint8_t *planes = p->planes;
     __m512i acc[6][4];
@@ -49,11 +51,10 @@ EC_INLINE void outputs(int count, const ec_planes_s8 *p, int first)
             acc[r][z] = _mm512_mullo_epi32(zero, _mm512_set1_epi32(p->tile.wsum[first + r]));
     }
     for (int64_t q = p->tile.quads; q > 0; q--, at += 4, w += 64) {
-        const __m512i a = _mm512_loadu_si512(planes + at[0]), b = _mm512_loadu_si512(planes + at[1]);
-        const __m512i c = _mm512_loadu_si512(planes + at[2]), d = _mm512_loadu_si512(planes + at[3]);
+        const __m512i a = line(planes, at[0]), b = line(planes, at[1]), c = line(planes, at[2]), d = line(planes, at[3]);
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++)
-            _mm_prefetch((const char *)(planes + at[4 * NEAR + i]), _MM_HINT_T0);
+            _mm_prefetch((const char *)planes + (int64_t)at[4 * NEAR + i] * EC_PLANE, _MM_HINT_T0);
         const __m512i ab = _mm512_unpacklo_epi8(a, b), ab2 = _mm512_unpackhi_epi8(a, b);
         const __m512i cd = _mm512_unpacklo_epi8(c, d), cd2 = _mm512_unpackhi_epi8(c, d);
         const __m512i x[4] = {_mm512_unpacklo_epi16(ab, cd), _mm512_unpackhi_epi16(ab, cd), _mm512_unpacklo_epi16(ab2, cd2), _mm512_unpackhi_epi16(ab2, cd2)};

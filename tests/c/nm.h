@@ -10,7 +10,7 @@ static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 /* Chooses a pattern, a block and the places; all other weights become zeros. codes: int8, else `weights`. */
 static void make_nm(problem *p, int8_t *codes)
 {
-    nm = (ec_nm){.m = 1 + below(16), .block = codes && below(2) ? 1 : 16 << below(3)};
+    nm = (ec_nm){.m = 1 + below(16), .block = below(2) ? 1 : 16 << below(3)};
     nm.n = 1 + below(nm.m);
     if (p->k > 66311) /* the op's limit is that of the kept ones */
         nm.m = 16, nm.n = 1 + below(4);
