@@ -25,9 +25,10 @@ def main() -> None:
     parser.add_argument("--bits", type=int, nargs="+", choices=(32, 8), default=[32, 8])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--backend")
     args = parser.parse_args()
-    ec.set_backend(args.backend)
+    if args.backend:
+        ec.set_backend(args.backend)
     rng = np.random.default_rng(0)
     n, k = args.size
     w = rng.standard_normal((n, k)).astype(np.float32)

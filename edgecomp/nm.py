@@ -232,8 +232,8 @@ class NMWeight(Weight):
 
     def served(self, m: int, compute: str, shared: bool, reach: int, few: int = 0) -> "NMWeight | CSRWeight | Int8Weight":
         """The form that compiled code multiplies with m rows of x: itself if there are kernels for outputs that share inputs (`shared`), or
-        with places of their own for int8 that find a quad among `reach` inputs, for float32 of up to `few` rows. Else CSR; or dense int8, which few rows, and patterns of
-        more than a third, leave nothing to gain over."""
+        with places of their own: for int8 that find a quad among `reach` inputs, for float32 of up to `few` rows. Else CSR; or dense int8,
+        which few rows, and patterns of more than a third, leave nothing to gain over."""
         eight = compute == "int8"
         kernel = shared if self.block > 1 else self.window() <= reach if eight else m <= few
         if kernel and (not eight or self.kept <= K_MAX_UINT8):
