@@ -1,10 +1,14 @@
-"""The model file: opening, verifying and saving, beside NumPy, safetensors and GGUF. `python bench/model.py [FOLDER]`
+"""The model file: opening, verifying and saving, beside NumPy, safetensors and GGUF.
+
+    python bench/model.py [FOLDER]
+    python bench/model.py --examples [FOLDER]       # opening the weights of examples/minilm.py and examples/smollm.py
 
 FOLDER takes files of 3 GB for a minute; what is measured is the page cache above it. Nothing is synced to the disk, on either side.
 """
 
 from __future__ import annotations
 
+import argparse
 import gc
 import mmap
 import os
@@ -13,7 +17,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,9 @@ import safetensors.numpy
 
 import edgecomp as ec
 from edgecomp.crc import crc32
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+import fetch
 
 N = 4096
 INT8, INT4 = 30, 56
@@ -81,12 +88,44 @@ def open_gguf(folder: Path) -> Any:
     return gguf.GGUFReader(str(folder / "m.gguf"))
 
 
-OPENERS = {
+def take_all(path: Path) -> Any:
+    """What an example does: every tensor taken, its values checked."""
+    model = ec.load(path)
+    return model, [model[name] for name in model]
+
+
+def example(source: fetch.Source, suffix: str) -> str:
+    """The downloaded file."""
+    return str(next(path for path in fetch.fetch(source).iterdir() if path.name.endswith(suffix)))
+
+
+OPENERS: dict[str, Callable[[Path], Any]] = {
     "edgecomp.load": open_model,
     "safetensors.safe_open": open_safetensors,
     "safetensors.numpy.load_file": load_safetensors,
     "gguf.GGUFReader": open_gguf,
 }
+EXAMPLES: dict[str, Callable[[Path], Any]] = {
+    "MiniLM, int8: `edgecomp.load`": lambda folder: ec.load(folder / "minilm.npz"),
+    "every tensor taken": lambda folder: take_all(folder / "minilm.npz"),
+    "MiniLM, float32: `safetensors.numpy.load_file`": lambda _: safetensors.numpy.load_file(example(fetch.MINILM, ".safetensors")),
+    "SmolLM2: `edgecomp.load`": lambda folder: ec.load(folder / "smollm.npz"),
+    "every tensor of it taken": lambda folder: take_all(folder / "smollm.npz"),
+    "SmolLM2, GGUF: `edgecomp.import_weights`": lambda _: ec.import_weights(example(fetch.SMOLLM, ".gguf")),
+    "SmolLM2, GGUF: `gguf.GGUFReader`": lambda _: gguf.GGUFReader(example(fetch.SMOLLM, ".gguf")),
+    "SmolLM2, float32: `safetensors.numpy.load_file`": lambda folder: safetensors.numpy.load_file(folder / "smollm.safetensors"),
+}
+
+
+def write_examples(folder: Path) -> None:
+    import minilm
+    import smollm
+
+    minilm.Encoder(fetch.fetch(fetch.MINILM)).save(folder / "minilm.npz")
+    _, tensors = smollm.read_model(Path(example(fetch.SMOLLM, ".gguf")))
+    smollm.load(Path(example(fetch.SMOLLM, ".gguf")), save=folder / "smollm.npz")
+    plain = {name: w if isinstance(w, np.ndarray) else w.dequantize() for name, w in tensors.items()}
+    safetensors.numpy.save_file(plain, folder / "smollm.safetensors")
 
 
 def opening(name: str, folder: Path) -> None:
@@ -97,15 +136,23 @@ def opening(name: str, folder: Path) -> None:
     ec.info()
     gc.collect()
     before = resident()
-    opened = OPENERS[name](folder)
+    opener, start = {**OPENERS, **EXAMPLES}[name], time.perf_counter()
+    opened = opener(folder)
+    slow = time.perf_counter() - start > 0.3
     grown = resident() - before
     more = ""
     if name == "edgecomp.load":
         ec.linear(X, opened["layer3.int8"], out=Y)
         more = f"{resident() - before:.1f} after a linear of {opened['layer3.int8'].nbytes / 1e6:.1f} MB"
     del opened
-    seconds = median(lambda: OPENERS[name](folder), 3 if name.endswith("load_file") else 15)
+    seconds = median(lambda: opener(folder), 3 if slow else 15)
     print(f"| {name} | {seconds * 1e3:.2f} ms | {grown:.1f} MB | {more} |")
+
+
+def table(openers: Mapping[str, Any], folder: Path) -> None:
+    print("| opening | time | resident | |\n| --- | --- | --- | --- |", flush=True)
+    for name in openers:
+        subprocess.run([sys.executable, __file__, str(folder), "--open", name], check=True)
 
 
 def verifying(path: Path) -> None:
@@ -162,18 +209,25 @@ def saving(folder: Path) -> None:
 
 
 def main() -> None:
-    if len(sys.argv) > 2:
-        opening(sys.argv[2], Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description="The model file beside others.")
+    parser.add_argument("folder", nargs="?", metavar="FOLDER", help="for files of 3 GB")
+    parser.add_argument("--examples", action="store_true", help="open the weights of the examples")
+    parser.add_argument("--open", help=argparse.SUPPRESS)  # a line of a table
+    given = parser.parse_args()
+    if given.open:
+        opening(given.open, Path(given.folder))
         return
-    with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as temporary:
+    with tempfile.TemporaryDirectory(dir=given.folder) as temporary:
         folder = Path(temporary)
+        if given.examples:
+            write_examples(folder)
+            table(EXAMPLES, folder)
+            return
         write_models(folder)
         with ec.load(folder / "m.npz") as model:
             size, nbytes = (folder / "m.npz").stat().st_size, model.nbytes
             print(f"{len(model)} tensors, {nbytes} bytes, the file {100 * (size / nbytes - 1):.4f} % more\n")
-        print("| opening | time | resident | |\n| --- | --- | --- | --- |", flush=True)
-        for name in OPENERS:
-            subprocess.run([sys.executable, __file__, str(folder), name], check=True)
+        table(OPENERS, folder)
         verifying(folder / "m.npz")
         saving(folder)
 
