@@ -19,6 +19,9 @@ _FLOAT32, _INT8, _INT32 = np.dtype(np.float32), np.dtype(np.int8), np.dtype(np.i
 _empty, _PLAIN = np.empty, 0x101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
 _SMALLEST, _LARGEST = 2.0**-149, float(np.finfo(np.float32).max)
 
+BORROWED = 16
+"""Columns for which a SciPy matrix is read as it is: fewer than make up for a CSRWeight."""
+
 K_MAX_UINT8, K_MAX_INT8 = 66311, 132104
 """The longest sums that fit int32: 255 * 127 * 66311 and 128 * 127 * 132104 are below 2**31."""
 
@@ -276,7 +279,7 @@ def spmm(a: Any, b: Any, *, out: npt.NDArray[np.float32] | None = None, threads:
 
     Args:
         a: CSRWeight or NMWeight [N, K]; or a SciPy sparse matrix, which is checked at each call, and converted unless it is CSR of float32
-            and b one column: build a CSRWeight once.
+            and b has at most 16 columns, for each of which it is read anew: build a CSRWeight once.
         b: float32 [K, M] or [K]. With int8 values in a, each column of b is quantised to uint8.
         out: float32 [N, M] or [N], C-contiguous; may not overlap b. Returned.
         threads: limit for this call, 1..1024.
@@ -295,7 +298,7 @@ def spmm(a: Any, b: Any, *, out: npt.NDArray[np.float32] | None = None, threads:
         raise TypeError(f"spmm: a is a {type(a).__name__}, wanted a CSRWeight, an NMWeight or a SciPy sparse matrix")
     b = arrays.to_float32(b, "spmm: b")
     if not isinstance(a, (CSRWeight, NMWeight)):
-        own = borrowed(a) if b.shape[1:] in ((), (1,)) else None
+        own = borrowed(a) if b.ndim == 1 or (b.ndim == 2 and b.shape[1] <= BORROWED) else None
         a = CSRWeight.from_scipy(a) if own is None else own
     n, k = a.shape
     if b.ndim not in (1, 2) or b.shape[0] != k:

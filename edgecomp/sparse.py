@@ -179,7 +179,7 @@ class CSRWeight(Weight):
 
 
 def borrowed(a: Any) -> CSRWeight | None:
-    """A SciPy CSR matrix's own arrays, for a product with one vector: checked, neither copied nor sorted. None if they would not do."""
+    """A SciPy CSR matrix's own arrays, for a product with few vectors: checked, neither copied nor sorted. None if they would not do."""
     where = "spmm: a"
     if getattr(a, "format", "") != "csr" or len(a.shape) != 2 or a.data.ndim != 1 or len(a.data) > INT32_MAX:
         return None

@@ -20,7 +20,7 @@ NOTHING, READS, ALL = range(3)  # what a loop may do on the stack
 # that the tile was not unrolled); and what is no spilled sum: constants and a row's scale, of which there are more than
 # registers, in the AVX2 quantiser the bytes on their way to the panel, in the grouped AVX2 tiles the sums, by design, a few of
 # them where AVX2 multiplies grouped weights with three rows of floats, and the sums in double and row ends of the distillation loss,
-# the squares that are turned on their way to rows,
+# the squares that are turned on their way to rows, the last entries of a weight, copied to where a whole turn may be read,
 # and the last 16 bytes of a CRC, which gcc's order of blocks draws into what looks like a loop.
 WORK = {
     ("gemm_s8c", "avx2"): ("vpmaddubsw", 12, NOTHING),
@@ -43,7 +43,7 @@ WORK = {
     ("spmm_csr", "avx2"): ("vfmadd", 8, NOTHING),
     ("spmv_csr", "avx2"): ("vfmadd", 4, NOTHING),
     ("spmm_csr", "avx512"): ("vfmadd", 8, NOTHING),
-    ("spmv_csr", "avx512"): ("vfmadd", 2, NOTHING),
+    ("spmv_csr", "avx512"): ("vfmadd", 2, ALL),
     ("spmv_masks8", "avx512vnni"): ("vpdpbusd", 4, NOTHING),
     ("csr_pairs", "avx512"): ("vfmadd", 16, NOTHING),
     ("csr_turn", "avx512"): ("vshuff", 32, ALL),

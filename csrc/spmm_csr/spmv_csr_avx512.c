@@ -46,18 +46,21 @@ EC_INLINE void turn(const row *w, int64_t e, unsigned m, __m256 acc[2])
     acc[1] = _mm256_mask3_fmadd_ps(entries(w, e + 8), eight(w, e + 8), acc[1], (__mmask8)(m >> 8));
 }
 
-/* The same where no more than `count` may be read. */
-static __attribute__((noinline)) void last(const row *w, int64_t e, int64_t count, __m256 acc[2])
+/* A turn's entries where no more than `count` may be read. */
+typedef struct {
+    float values[STEP];
+    int8_t codes[STEP];
+    uint16_t indices[STEP];
+} turn_copy;
+
+static __attribute__((noinline)) void copy(const row *w, int64_t e, int64_t count, turn_copy *to)
 {
-    float values[STEP] = {0};
-    int8_t codes[STEP] = {0};
-    uint16_t indices[STEP] = {0};
-    memcpy(indices, w->indices + e, sizeof *indices * (size_t)count);
+    memset(to, 0, sizeof *to);
+    memcpy(to->indices, w->indices + e, sizeof *w->indices * (size_t)count);
     if (w->values)
-        memcpy(values, w->values + e, sizeof *values * (size_t)count);
+        memcpy(to->values, w->values + e, sizeof *w->values * (size_t)count);
     else
-        memcpy(codes, w->codes + e, (size_t)count);
-    turn(&(row){w->values ? values : NULL, codes, indices, w->x}, 0, (1u << count) - 1, acc);
+        memcpy(to->codes, w->codes + e, (size_t)count);
 }
 
 /* The sum of entries from .. to - 1; those before `end` may be read. */
@@ -77,8 +80,11 @@ EC_INLINE float dot(const row *w, int64_t from, int64_t to, int64_t end)
         const int64_t rest = stop - e; /* whatever it is, one more turn: to guess wrong costs more */
         if (e + STEP <= end)
             turn(w, e, (1u << rest) - 1, acc);
-        else if (rest)
-            last(w, e, rest, acc);
+        else if (rest) {
+            turn_copy c;
+            copy(w, e, rest, &c);
+            turn(&(row){w->values ? c.values : NULL, c.codes, c.indices, w->x}, 0, (1u << rest) - 1, acc);
+        }
         e = stop;
         if (w->codes) { /* |sum| <= 8192 * 255 * 127 < 2^31 */
             const __m256i sum = _mm256_add_epi32(_mm256_cvtps_epi32(acc[0]), _mm256_cvtps_epi32(acc[1]));
