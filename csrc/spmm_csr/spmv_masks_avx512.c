@@ -4,6 +4,8 @@
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,popcnt")
 
+enum { AHEAD = 512 }; /* entries to prefetch */
+
 /* The mask is as good as a store to the register for Zen 4: it waits for what the register held, unless that is cleared before. */
 EC_INLINE __m512 expand(uint16_t mask, const float *from)
 {
@@ -18,7 +20,9 @@ void ec_spmv_masks_avx512(const ec_csr *w, const uint8_t *mask, int64_t words, i
         const float *value = w->values + w->indptr[r], *in = x;
         const uint8_t *m = mask + 4 * words * r;
         __m512 acc[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
-        for (int64_t i = 0; i < words; i++, m += 4, in += 32)
+        for (int64_t i = 0; i < words; i++, m += 4, in += 32) {
+            _mm_prefetch((const char *)(value + AHEAD), _MM_HINT_T0);
+            _mm_prefetch((const char *)(value + AHEAD + 16), _MM_HINT_T0);
             EC_UNROLL(2)
             for (int u = 0; u < 2; u++) {
                 uint16_t bits;
@@ -27,6 +31,7 @@ void ec_spmv_masks_avx512(const ec_csr *w, const uint8_t *mask, int64_t words, i
                 acc[u] = _mm512_fmadd_ps(v, _mm512_maskz_loadu_ps(bits, in + 16 * u), acc[u]);
                 value += _mm_popcnt_u32(bits);
             }
+        }
         *sums++ = _mm512_reduce_add_ps(_mm512_add_ps(acc[0], acc[1]));
     }
 }
