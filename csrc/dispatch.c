@@ -90,8 +90,9 @@ ec_spmm_csr_fn ec_spmm_csr_scalar, ec_spmm_csr_avx2, ec_spmm_csr_avx512, ec_spmm
 ec_csr_pairs_fn ec_csr_pairs_avx512;
 ec_csr_pack_fn ec_csr_pack_avx512;
 ec_csr_finish_fn ec_csr_finish_avx512;
+ec_csr8_finish_fn ec_csr8_finish_avx512;
 ec_spmm_csr8_fn ec_spmm_csr8_scalar, ec_spmm_csr8_avx2, ec_spmm_csr8_avxvnni, ec_spmm_csr8_avx512vnni, ec_spmm_csr8_neon, ec_spmm_csr8_neondot;
-ec_pack_csr8_fn ec_pack_csr8_scalar, ec_pack_csr8_avx2, ec_pack_csr8_neon;
+ec_pack_csr8_fn ec_pack_csr8_scalar, ec_pack_csr8_avx2, ec_pack_csr8_avx512vnni, ec_pack_csr8_neon;
 ec_spmv_csr_fn ec_spmv_csr_scalar, ec_spmv_csr_avx2, ec_spmv_csr_avx512;
 ec_spmv_masks8_fn ec_spmv_masks8_avx512vnni;
 ec_spmv_masks_fn ec_spmv_masks_avx2, ec_spmv_masks_avx512;
@@ -192,16 +193,16 @@ static const struct { int isa; ec_spmm_csr_fn *fn; ec_csr_pairs_fn *pairs; ec_cs
     {SCALAR, ec_spmm_csr_scalar, NULL, NULL, NULL},
 };
 
-static const struct { int isa; ec_spmm_csr8_fn *fn; ec_pack_csr8_fn *pack; } SPMM_CSR8[] = {
+static const struct { int isa; ec_spmm_csr8_fn *fn; ec_pack_csr8_fn *pack; ec_csr8_finish_fn *finish; } SPMM_CSR8[] = {
 #ifdef EC_X86
-    {AVX512VNNI, ec_spmm_csr8_avx512vnni, ec_pack_csr8_avx2},
-    {AVXVNNI, ec_spmm_csr8_avxvnni, ec_pack_csr8_avx2},
-    {AVX2, ec_spmm_csr8_avx2, ec_pack_csr8_avx2},
+    {AVX512VNNI, ec_spmm_csr8_avx512vnni, ec_pack_csr8_avx512vnni, ec_csr8_finish_avx512},
+    {AVXVNNI, ec_spmm_csr8_avxvnni, ec_pack_csr8_avx2, NULL},
+    {AVX2, ec_spmm_csr8_avx2, ec_pack_csr8_avx2, NULL},
 #elif defined(EC_ARM64)
-    {NEONDOT, ec_spmm_csr8_neondot, ec_pack_csr8_neon},
-    {NEON, ec_spmm_csr8_neon, ec_pack_csr8_neon},
+    {NEONDOT, ec_spmm_csr8_neondot, ec_pack_csr8_neon, NULL},
+    {NEON, ec_spmm_csr8_neon, ec_pack_csr8_neon, NULL},
 #endif
-    {SCALAR, ec_spmm_csr8_scalar, ec_pack_csr8_scalar},
+    {SCALAR, ec_spmm_csr8_scalar, ec_pack_csr8_scalar, NULL},
 };
 
 static const struct { int isa; ec_spmv_csr_fn *fn; } SPMV_CSR[] = {
@@ -363,6 +364,7 @@ ec_csr_pack_fn *ec_use_csr_pack(void) { CHOOSE(SPMM_CSR, i) return SPMM_CSR[i].p
 ec_csr_finish_fn *ec_use_csr_finish(void) { CHOOSE(SPMM_CSR, i) return SPMM_CSR[i].finish; }
 ec_spmm_csr8_fn *ec_use_spmm_csr8(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[i].fn; }
 ec_pack_csr8_fn *ec_use_pack_csr8(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[i].pack; }
+ec_csr8_finish_fn *ec_use_csr8_finish(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[i].finish; }
 ec_spmv_csr_fn *ec_use_spmv_csr(void) { CHOOSE(SPMV_CSR, i) return SPMV_CSR[i].fn; }
 ec_spmv_masks_fn *ec_use_spmv_masks(void) { CHOOSE(SPMV_MASKS, i) return SPMV_MASKS[i].fn; }
 ec_spmv_masks8_fn *ec_use_spmv_masks8(void)

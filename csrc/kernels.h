@@ -251,8 +251,8 @@ typedef void ec_expand_s8_fn(int64_t k, const int8_t *panel, const float *scale,
 
 /* ---- spmm_csr, spmm_csr8 --------------------------------------------------------------------------------------- */
 
-/* Tokens that pass a block of a CSR weight's form together, at most: pairs of rows, single rows, and of int8. */
-enum { EC_MAX_LANES = 128, EC_LANES1 = 64, EC_LANES8 = 32 };
+/* Tokens that pass a block of a CSR weight's form together, at most: pairs of rows, single rows, and of int8, of either form. */
+enum { EC_MAX_LANES = 128, EC_LANES1 = 64, EC_LANES8 = 32, EC_LANES8_SIGNED = 64 };
 
 /* One block times some tokens, the lanes: sums = (first ? 0 : sums) + w * x. Row order[i] of the block has count[i] entries; they are the next
  * ones of `local`, an entry's input within the block, and `value`. Counts fall, so that the ends of rows can be predicted. */
@@ -277,19 +277,29 @@ typedef void ec_csr_pack_fn(int64_t tokens, int64_t k, const float *x, int64_t l
 typedef void ec_csr_finish_fn(int64_t rows, int64_t tokens, const float *sums, int64_t lanes, const float *bias, int relu, float *y, int64_t ldy);
 
 /* The same in integers, times 16 or 32 tokens and four entries at a time: count[i] quads, filled up with zeros. So that one factor has no
- * sign, x holds two lines for each input, c = q - 128 and ~c = -c - 1; an entry is its absolute value, and `local` the line. */
+ * sign, x holds two lines for each input, c = q - 128 and ~c = -c - 1; an entry is its absolute value, and `local` the line. EC_CSR_SIGNED, up
+ * to 64 tokens: one line, q itself, and an entry is its code. */
 typedef struct {
     int64_t rows;
     int first;
     const uint16_t *count, *order, *local;
-    const uint8_t *value;
-    const int8_t *x; /* [inputs][2][lanes]; byte 16 g + 4 t + e of a line is token lanes / 4 * t + 4 g + e, so that sums are in order */
+    const uint8_t *value; /* or int8_t */
+    const int8_t *x; /* [inputs][2][lanes], or uint8_t [inputs][lanes]; byte 16 g + 4 t + e of a line is token lanes / 4 * t + 4 g + e, so that sums are in order */
     int32_t *sums;   /* [rows][lanes] */
 } ec_csr8_block;
 typedef void ec_spmm_csr8_fn(int lanes, const ec_csr8_block *b);
 
-/* x for the above from four panels of lanes / 4 quantised rows each, [quads][lanes / 4][4] q - 128, which lie `panel` bytes apart. */
+/* x for the above from panels of lanes / 4 quantised rows, or 8 at most, [quads][rows][4] q - 128, or q, which lie `panel` bytes apart. */
 typedef void ec_pack_csr8_fn(int lanes, int64_t quads, const uint8_t *q, int64_t panel, int8_t *x);
+
+/* y[t][r] = (sums[r][t] - zero[t] * sum[r]) * sx[t] * sw[r] + bias[r] as in ec_gemm_s8c, of r < rows, t < tokens <= lanes. */
+typedef struct {
+    const int32_t *zero, *sum;
+    const float *sx, *sw;
+    const float *bias; /* or NULL */
+    int relu;
+} ec_csr8_scales;
+typedef void ec_csr8_finish_fn(int64_t rows, int64_t tokens, const int32_t *sums, int64_t lanes, const ec_csr8_scales *s, float *y, int64_t ldy);
 
 /* sums[row1 - row0] = rows of w times one token x. int8 codes: x holds q - zero, and a sum is rounded once. */
 typedef void ec_spmv_csr_fn(const ec_csr *w, int64_t row0, int64_t row1, const float *x, float *sums);
@@ -306,10 +316,11 @@ typedef struct {
     int64_t blocks_n, blocks_k, block_k, most_rows; /* of a block */
     const int64_t *start;  /* [blocks_n][blocks_k][2], and the ends: where the `local` and `value` of a block begin */
     const int32_t *row;    /* [blocks_n + 1]: the first row */
-    const int32_t *sum;    /* int8: [n][2] what to add for each row: all its codes (times 128 - zero), and the negative ones without sign */
+    const int32_t *sum;    /* int8: [n][2] what to add for each row: all its codes (times 128 - zero), and the negative ones without sign;
+                              EC_CSR_SIGNED: [n] all its codes */
     const uint16_t *count; /* [blocks_n][blocks_k]: count[rows], order[rows], or for each pair count[3], and order[2] */
     const uint16_t *local;
-    const void *value;     /* float, or uint8_t */
+    const void *value;     /* float, uint8_t, or int8_t */
 } ec_csr_parts;
 ec_csr_parts ec_csr_open(int kind, int64_t n, int int8, const void *form);
 
@@ -578,6 +589,7 @@ ec_csr_pack_fn *ec_use_csr_pack(void); /* or NULL */
 ec_csr_finish_fn *ec_use_csr_finish(void); /* or NULL */
 ec_spmm_csr8_fn *ec_use_spmm_csr8(void);
 ec_pack_csr8_fn *ec_use_pack_csr8(void);
+ec_csr8_finish_fn *ec_use_csr8_finish(void); /* or NULL, where the form is EC_CSR_BLOCKS */
 ec_spmv_csr_fn *ec_use_spmv_csr(void);
 ec_spmv_masks8_fn *ec_use_spmv_masks8(void); /* or NULL */
 ec_spmv_masks_fn *ec_use_spmv_masks(void); /* NULL: none */

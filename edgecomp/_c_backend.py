@@ -198,6 +198,7 @@ CSR_KINDS = {
     lib.EC_CSR_BLOCKS: "read as blocks of rows and inputs, derived at the first call",
     lib.EC_CSR_PAIRS: "read as blocks of inputs of pairs of rows, derived at the first call",
     lib.EC_CSR_MASKS: "read by a mask of its inputs for each row, derived at the first call",
+    lib.EC_CSR_SIGNED: "read as blocks of rows and inputs, derived at the first call",
 }
 
 

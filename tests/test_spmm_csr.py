@@ -78,6 +78,16 @@ def test_int8_row_alone_and_in_a_batch(impl):
     assert_bits(ec.linear(ec.quantize_rows(x[:1]), w), whole[:1])
 
 
+def test_int8_groups_of_rows(impl):
+    """Groups of every width, and a last one that is narrower or not full."""
+    x, w, bias = rng.standard_normal((130, 1100)).astype(f), ec.to_csr(matrix(150, 1100, 0.05), 8), rng.standard_normal(150).astype(f)
+    wanted = filled((130, 150))
+    reference.spmm_csr8(x, w, bias, "relu", wanted)
+    for m in (2, 15, 16, 17, 32, 33, 64, 70, 80, 81, 96, 100, 128, 130):
+        for rows in (x[:m], ec.quantize_rows(x[:m])):
+            assert_bits(ec.linear(rows, w, bias, activation="relu", threads=1 + m % 2), wanted[:m])
+
+
 @pytest.mark.parametrize("activation", EXACT)
 def test_activations_that_are_exact(impl, activation):
     for m in (1, 20):
@@ -280,9 +290,11 @@ def test_pairs_of_rows(impl):
 
 def test_a_weight_keeps_what_every_isa_derived():
     """Another ISA reads another form: both stay beside the weight, and give what they gave."""
-    w, x = ec.to_csr(matrix(80, 200, 0.4)), rng.standard_normal((70, 200)).astype(f)
-    found = {}
+    dense, x = matrix(80, 200, 0.4), rng.standard_normal((70, 200)).astype(f)
+    w, w8, wanted, found = ec.to_csr(dense), ec.to_csr(dense, 8), filled((70, 80)), {}
+    reference.spmm_csr8(x, w8, None, None, wanted)
     for name in 2 * [name for name in ALL if name.startswith("c:")]:
         with use(name):
             y = ec.linear(x, w)
             assert_bits(y, found.setdefault(name, y))
+            assert_bits(ec.linear(x, w8), wanted)

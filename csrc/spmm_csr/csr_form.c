@@ -1,11 +1,11 @@
 /* The forms in which the kernels read a CSR weight for more than one token: blocks of rows times blocks of inputs, so that a block's
- * activations stay in L1 and its sums in L2. EC_CSR_BLOCKS has the rows one by one, EC_CSR_PAIRS two by two.
+ * activations stay in L1 and its sums in L2. EC_CSR_BLOCKS and, in int8, EC_CSR_SIGNED have the rows one by one, EC_CSR_PAIRS two by two.
  *
  *   int64 blocks_n, blocks_k, block_k, most_rows
  *   int64 start[blocks_n][blocks_k][2], then the number of entries, as many as there are `local` and `value`
- *   int32 row[blocks_n + 1]; int8: int32 sum[n][2]
+ *   int32 row[blocks_n + 1]; int8: int32 sum[n][2], or [n]
  *   then, block after block (all blocks of inputs of the first rows, then of the next): uint16 count[rows], order[rows], or for each pair
- *   count[3], and order[2]; likewise uint16 local[], the input within its block, and float value[]; int8: uint8 value[], see ec_csr8_block.
+ *   count[3], and order[2]; likewise uint16 local[], the input within its block, and float value[]; int8: see ec_csr8_block.
  * Each part begins at a multiple of 8 bytes. Rows with many entries make a block short: a block is a share of the work. Single rows of a
  * block are sorted by their entries, most first. */
 #include "../kernels.h"
@@ -21,7 +21,7 @@ static size_t round8(size_t bytes) { return (bytes + 7) & ~(size_t)7; }
 
 static double density(int64_t n, int64_t k, const ec_csr *w) { return ((double)w->indptr[n] + 1) / ((double)n * (double)k); }
 
-/* Inputs of a block: few enough for L1 (64 tokens of 4 bytes each, 32 of 2), but a dozen entries in each of its rows, or six quads. */
+/* Inputs of a block: few enough for L1 (64 tokens of 4 bytes each, 32 of 2, 64 of 1), but a dozen entries in each of its rows, or six quads. */
 static int64_t block_inputs(int kind, int64_t n, int64_t k, const ec_csr *w)
 {
     if (kind == EC_CSR_PAIRS) /* 128 tokens */
@@ -47,7 +47,9 @@ int ec_csr_kind(int64_t m, int64_t n, int64_t k, const ec_csr *w)
         return density(n, k, w) >= 0.4 && ec_use_spmv_masks() ? EC_CSR_MASKS : EC_CSR_ROWS;
     if ((w->codes && k > K_MAX) || w->indptr[n] < n * (ec_div_up(k, block_inputs(EC_CSR_BLOCKS, n, k, w)) - 1))
         return EC_CSR_ROWS;
-    return !w->codes && m > 32 && density(n, k, w) >= 0.15 && ec_use_csr_pairs() ? EC_CSR_PAIRS : EC_CSR_BLOCKS;
+    if (w->codes)
+        return ec_use_csr8_finish() ? EC_CSR_SIGNED : EC_CSR_BLOCKS;
+    return m > 32 && density(n, k, w) >= 0.15 && ec_use_csr_pairs() ? EC_CSR_PAIRS : EC_CSR_BLOCKS;
 }
 
 /* The row after a block that begins at `row`. */
@@ -111,7 +113,7 @@ static size_t part_bytes(int kind, int64_t n, int int8, const ec_csr_parts *p, i
     switch (part) {
     case 0: return 16 * (size_t)(p->blocks_n * p->blocks_k + 1);
     case 1: return round8(4 * (size_t)(p->blocks_n + 1));
-    case 2: return int8 ? 8 * (size_t)n : 0;
+    case 2: return int8 ? round8((kind == EC_CSR_SIGNED ? 4 : 8) * (size_t)n) : 0;
     case 3: return round8(2 * (size_t)counts_before(kind, (n + n % 2) * p->blocks_k));
     default: return round8(2 * (size_t)locals);
     }
@@ -155,7 +157,7 @@ static void sort_rows(int rows, const int64_t *found, uint16_t *order)
 }
 
 /* Entries first .. first + found - 1 as those of a block whose inputs begin at k0; returns how many they became. */
-static int64_t put(const ec_csr *w, int64_t first, int64_t found, int64_t k0, uint16_t *local, void *value)
+static int64_t put(int kind, const ec_csr *w, int64_t first, int64_t found, int64_t k0, uint16_t *local, void *value)
 {
     if (!w->codes) {
         for (int64_t i = 0; i < found; i++)
@@ -167,8 +169,10 @@ static int64_t put(const ec_csr *w, int64_t first, int64_t found, int64_t k0, ui
     const int64_t padded = 4 * ec_div_up(found, 4);
     for (int64_t i = 0; i < padded; i++) {
         const int code = i < found ? w->codes[first + i] : 0;
-        local[i] = i < found ? (uint16_t)(2 * (ec_csr_input(w, first + i) - k0) + (code < 0)) : local[found - 1];
-        ((uint8_t *)value)[i] = (uint8_t)(code < 0 ? -code : code);
+        const int64_t input = i < found ? ec_csr_input(w, first + i) - k0 : 0;
+        const int is_signed = kind == EC_CSR_SIGNED;
+        local[i] = i >= found ? local[found - 1] : (uint16_t)(is_signed ? input : 2 * input + (code < 0));
+        ((uint8_t *)value)[i] = (uint8_t)(code < 0 && !is_signed ? -code : code);
     }
     return padded;
 }
@@ -190,10 +194,16 @@ static void form(int kind, int64_t n, int64_t k, const ec_csr *w, void *memory)
     char *value = (char *)(uintptr_t)p.value;
 
     for (int64_t j = 0; int8 && j < n; j++) {
-        sum[2 * j] = sum[2 * j + 1] = 0;
+        int32_t all = 0, negative = 0;
         for (int64_t e = w->indptr[j]; e < w->indptr[j + 1]; e++) {
-            sum[2 * j] += w->codes[e];
-            sum[2 * j + 1] -= EC_MIN(w->codes[e], 0);
+            all += w->codes[e];
+            negative -= EC_MIN(w->codes[e], 0);
+        }
+        if (kind == EC_CSR_SIGNED)
+            sum[j] = all;
+        else {
+            sum[2 * j] = all;
+            sum[2 * j + 1] = negative;
         }
     }
     int64_t out = 0, values = 0;
@@ -217,7 +227,7 @@ static void form(int kind, int64_t n, int64_t k, const ec_csr *w, void *memory)
             for (int at = 0; at < rows; at++) {
                 const int i = pairs ? at : count[rows + at];
                 if (!pairs) {
-                    const int64_t entries = put(w, done[i], found[i], kb * p.block_k, local + out, value + out * (int8 ? 1 : 4));
+                    const int64_t entries = put(kind, w, done[i], found[i], kb * p.block_k, local + out, value + out * (int8 ? 1 : 4));
                     count[at] = (uint16_t)(int8 ? entries / 4 : entries);
                     out += entries;
                     values += entries;

@@ -94,5 +94,42 @@ void ec_csr_finish_avx512(int64_t rows, int64_t tokens, const float *sums, int64
                 }
         }
 }
+
+void ec_csr8_finish_avx512(int64_t rows, int64_t tokens, const int32_t *sums, int64_t lanes, const ec_csr8_scales *s, float *y, int64_t ldy)
+{
+    const __m512 nan = _mm512_castsi512_ps(_mm512_set1_epi32(0x7FC00000));
+    const __m512i fix = _mm512_set1_epi32(s->relu ? 0x18181800 : 0x11111100); /* see gemm_s8c_avx512vnni.c */
+    float line[16][WIDE] __attribute__((aligned(64)));
+    for (int64_t t0 = 0; t0 < tokens; t0 += 16)
+        for (int64_t r0 = 0; r0 < rows; r0 += WIDE) {
+            const int64_t wide = EC_MIN(rows - r0, WIDE), lines = EC_MIN(tokens - t0, 16);
+            for (int64_t c = 0; c < wide; c += 16) {
+                const int32_t *from = sums + (r0 + c) * lanes + t0;
+                __m512 v[16];
+                EC_UNROLL(16)
+                for (int i = 0; i < 16; i++)
+                    v[i] = _mm512_maskz_loadu_ps(c + i < wide ? 0xFFFF : 0, from + i * lanes);
+                turn(v);
+                EC_UNROLL(16)
+                for (int i = 0; i < 16; i++)
+                    _mm512_store_ps(line[i] + c, v[i]);
+            }
+            for (int64_t t = 0; t < lines; t++) {
+                const __m512i zero = _mm512_set1_epi32(s->zero[t0 + t]);
+                const __m512 sx = _mm512_set1_ps(s->sx[t0 + t]);
+                for (int64_t c = 0; c < wide; c += 16) {
+                    const int64_t r = r0 + c;
+                    if (r + WIDE < rows)
+                        __builtin_prefetch(y + (t0 + t) * ldy + r + WIDE, 1);
+                    const __mmask16 some = first(wide - c);
+                    const __m512i all = _mm512_mullo_epi32(zero, _mm512_maskz_loadu_epi32(some, s->sum + r));
+                    const __m512 sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_load_si512(line[t] + c), all));
+                    const __m512 bias = s->bias ? _mm512_maskz_loadu_ps(some, s->bias + r) : _mm512_set1_ps(-0.0f);
+                    const __m512 v = _mm512_add_ps(_mm512_mul_ps(_mm512_mul_ps(sum, sx), _mm512_maskz_loadu_ps(some, s->sw + r)), bias);
+                    _mm512_mask_storeu_ps(y + (t0 + t) * ldy + r, some, _mm512_fixupimm_ps(nan, v, fix, 0));
+                }
+            }
+        }
+}
 EC_TARGET_END
 #endif

@@ -29,6 +29,7 @@ typedef struct {
     ec_csr_parts form;
     ec_csr_pack_fn *pack; /* or NULL, as the next */
     ec_csr_finish_fn *finish;
+    ec_csr8_finish_fn *finish8;
     ec_transpose_f32_fn *transpose;
     ec_quantize_rows_fn *quantize;
     ec_activation_fn *activation;
@@ -39,7 +40,7 @@ typedef struct {
     int lanes;        /* of the widest group: */
     int64_t units;    /* groups share out so many sixteens of tokens, or eights if there is only one */
     float *panel;     /* workspace: x for the kernels, float32 or int8, */
-    uint8_t *q;       /* quantised rows, four panels for each group, */
+    uint8_t *q;       /* quantised rows, panels of at most 8, */
     float *sx;        /* their scales, */
     int32_t *zero;    /* and zero points, */
     float *scratch;   /* for each thread sums and room to turn them, */
@@ -49,7 +50,7 @@ typedef struct {
 } job;
 
 /* Tokens of which groups are made. */
-static int unit(int64_t m, int int8) { return int8 ? (m > 16 ? 32 : 16) : m > 8 ? 16 : 8; }
+static int unit(int64_t m, int int8) { return int8 ? (m > 32 ? 64 : m > 16 ? 32 : 16) : m > 8 ? 16 : 8; }
 
 static size_t workspace(int64_t m, int64_t k, int threads, int int8)
 {
@@ -75,30 +76,49 @@ static void quantize_row(const job *j, int64_t i, uint8_t flip, uint8_t *row)
         row[c] = j->xq[i * j->k + c] ^ flip;
 }
 
-/* Panel p of lanes / 4 quantised rows. */
+static int64_t first_token(const job *j, int64_t group)
+{
+    return ec_part(j->units, j->groups, group) * (j->units == 1 || j->w->codes ? j->lanes : 16);
+}
+
+/* Lanes of a group; of int8 the last may need fewer than the others. */
+static int lanes_of(const job *j, int64_t group)
+{
+    const int64_t token0 = first_token(j, group);
+    return j->kind == EC_CSR_SIGNED ? EC_MIN(unit(j->m - token0, 1), j->lanes) : (int)(first_token(j, group + 1) - token0);
+}
+
+static int panel_rows(int lanes) { return EC_MIN(lanes / 4, 8); }
+
+/* Panel p % 8 of group p / 8, if that has so many. */
 static void quantize_panel(void *ctx, int64_t p, int thread)
 {
     const job *j = ctx;
-    const int mr = j->lanes / 4;
-    const int64_t row0 = p * mr, bytes = ec_panel_bytes(j->k, mr);
-    uint8_t *panel = j->q + p * bytes;
+    const int lanes = lanes_of(j, p / 8), mr = panel_rows(lanes), at = (int)(p % 8) * mr;
+    const int64_t row0 = first_token(j, p / 8) + at, bytes = ec_panel_bytes(j->k, mr);
+    const uint8_t flip = j->kind == EC_CSR_SIGNED ? 0 : 0x80;
+    uint8_t *panel = j->q + row0 * ec_panel_bytes(j->k, 1);
+    if (at >= lanes)
+        return;
     if (j->x && row0 + mr <= j->m) {
-        j->quantize(mr, j->k, j->x + row0 * j->ldx, j->ldx, 0x80, panel, j->sx + row0, j->zero + row0);
+        j->quantize(mr, j->k, j->x + row0 * j->ldx, j->ldx, flip, panel, j->sx + row0, j->zero + row0);
         return;
     }
     memset(panel, 0, (size_t)bytes); /* lanes without a token */
     uint8_t *row = j->row + thread * ec_panel_bytes(j->k, 1);
     for (int r = 0; r < mr && row0 + r < j->m; r++) {
         memset(row, 0, (size_t)ec_panel_bytes(j->k, 1));
-        quantize_row(j, row0 + r, 0x80, row);
+        quantize_row(j, row0 + r, flip, row);
         for (int64_t quad = 0; quad < ec_div_up(j->k, 4); quad++)
             memcpy(panel + (quad * mr + r) * 4, row + 4 * quad, 4);
     }
 }
 
-static int64_t first_token(const job *j, int64_t group)
+/* x of a group and an input, int8. */
+static int8_t *lines(const job *j, int64_t group, int64_t k0)
 {
-    return ec_part(j->units, j->groups, group) * (j->units == 1 ? j->lanes : j->w->codes ? EC_LANES8 : 16);
+    const int64_t wide = ec_panel_bytes(j->k, 1), each = j->kind == EC_CSR_SIGNED ? 1 : 2;
+    return (int8_t *)j->panel + each * (first_token(j, group) * wide + k0 * lanes_of(j, group));
 }
 
 /* Some inputs of a group. */
@@ -108,9 +128,9 @@ static void pack(void *ctx, int64_t chunk, int thread)
     const job *j = ctx;
     const int64_t group = chunk % j->groups, k0 = chunk / j->groups * PACK_K, k = EC_MIN(j->k - k0, PACK_K);
     if (j->w->codes) {
-        const int64_t panel = ec_panel_bytes(j->k, j->lanes / 4), wide = ec_panel_bytes(j->k, 1);
-        ec_use_pack_csr8()(j->lanes, ec_div_up(k, 4), j->q + 4 * group * panel + k0 * (j->lanes / 4), panel,
-                           (int8_t *)j->panel + 2 * j->lanes * (group * wide + k0));
+        const int some = lanes_of(j, group), mr = panel_rows(some);
+        const uint8_t *q = j->q + first_token(j, group) * ec_panel_bytes(j->k, 1) + k0 * mr;
+        ec_use_pack_csr8()(some, ec_div_up(k, 4), q, ec_panel_bytes(j->k, mr), lines(j, group, k0));
         return;
     }
     const int64_t token0 = first_token(j, group), lanes = first_token(j, group + 1) - token0;
@@ -131,10 +151,10 @@ static void multiply(const job *j, int64_t b, int64_t kb, int64_t group, float *
     const uint16_t *count = f->count + (j->kind == EC_CSR_PAIRS ? 5 * (before / 2 + kb * each) : 2 * (before + kb * each));
     const int64_t *start = f->start + 2 * (b * f->blocks_k + kb);
     if (j->w->codes) {
-        ec_use_spmm_csr8()(j->lanes, &(ec_csr8_block){
+        ec_use_spmm_csr8()(lanes_of(j, group), &(ec_csr8_block){
             .rows = rows, .first = kb == 0, .count = count, .order = count + rows, .local = f->local + start[0],
             .value = (const uint8_t *)f->value + start[1], .sums = (int32_t *)sums,
-            .x = (const int8_t *)j->panel + 2 * j->lanes * (group * ec_panel_bytes(j->k, 1) + k0)});
+            .x = lines(j, group, k0)});
         return;
     }
     const int64_t token0 = first_token(j, group), lanes = first_token(j, group + 1) - token0;
@@ -178,7 +198,7 @@ static void spmm_chunk(void *ctx, int64_t chunk, int thread)
     const job *j = ctx;
     const int64_t part = chunk / j->groups, group = chunk % j->groups;
     const int64_t b0 = ec_part(j->form.blocks_n, j->chunks, part), b1 = ec_part(j->form.blocks_n, j->chunks, part + 1);
-    const int64_t token0 = first_token(j, group), lanes = first_token(j, group + 1) - token0, tokens = EC_MIN(j->m - token0, lanes);
+    const int64_t token0 = first_token(j, group), lanes = lanes_of(j, group), tokens = EC_MIN(j->m - token0, lanes);
     const int64_t row0 = j->form.row[b0], rows = j->form.row[b1] - row0;
     float *sums = j->scratch + (int64_t)thread * (SUMS + TURNED), *turned = sums + SUMS;
     for (int64_t kb = 0; kb < j->form.blocks_k; kb++)
@@ -186,7 +206,12 @@ static void spmm_chunk(void *ctx, int64_t chunk, int thread)
             multiply(j, b, kb, group, sums + (j->form.row[b] - row0) * lanes);
     if (j->finish)
         j->finish(rows, tokens, sums, lanes, j->bias ? j->bias + row0 : NULL, j->act == EC_ACT_RELU, j->y + token0 * j->ldy + row0, j->ldy);
-    for (int64_t t0 = 0; !j->finish && t0 < tokens; t0 += EC_PANEL) { /* few rows of y at a time: each is a stream */
+    else if (j->finish8) {
+        const ec_csr8_scales scales = {j->zero + token0, j->form.sum + row0, j->sx + token0, j->w->scale + row0,
+                                       j->bias ? j->bias + row0 : NULL, j->act == EC_ACT_RELU};
+        j->finish8(rows, tokens, (const int32_t *)sums, lanes, &scales, j->y + token0 * j->ldy + row0, j->ldy);
+    }
+    for (int64_t t0 = 0; !j->finish && !j->finish8 && t0 < tokens; t0 += EC_PANEL) { /* few rows of y at a time: each is a stream */
         const int64_t t1 = EC_MIN(t0 + EC_PANEL, tokens);
         for (int64_t r = 0; r < rows; r += EC_PANEL) {
             const int cols = (int)EC_MIN(rows - r, EC_PANEL);
@@ -304,11 +329,12 @@ static int run(job *j, int threads, void *memory, size_t size)
     j->quantize = ec_use_quantize_rows();
     j->activation = ec_use_activation();
     j->kind = ec_csr_kind(j->m, j->n, j->k, j->w);
-    const int one = unit(j->m, int8), most = most_lanes(j);
+    const int whole = unit(j->m, int8), most = most_lanes(j);
+    const int one = int8 && j->kind != EC_CSR_SIGNED ? EC_MIN(whole, EC_LANES8) : whole;
     j->units = ec_div_up(j->m, one);
     j->groups = int8 ? j->units : ec_div_up(j->units, most / 16);
     j->lanes = int8 || j->units == 1 ? one : most;
-    const int64_t tokens = j->m > 1 ? j->units * one : 0, wide = ec_panel_bytes(j->k, 1);
+    const int64_t tokens = j->m > 1 ? ec_div_up(j->m, whole) * whole : 0, wide = ec_panel_bytes(j->k, 1);
     j->panel = (float *)(((uintptr_t)memory + 63) & ~(uintptr_t)63);
     j->scratch = j->panel + tokens * j->k;
     if (int8) {
@@ -327,11 +353,12 @@ static int run(job *j, int threads, void *memory, size_t size)
     j->form = ec_csr_open(j->kind, j->n, int8, j->w->derived[j->kind]);
     j->pack = ec_use_csr_pack();
     j->finish = int8 || j->lanes < 16 ? NULL : ec_use_csr_finish();
+    j->finish8 = j->kind == EC_CSR_SIGNED ? ec_use_csr8_finish() : NULL;
     const int64_t blocks = j->form.blocks_n, least = ec_div_up(blocks, EC_MIN(MOST_ROWS / j->form.most_rows, blocks));
     const int64_t enough = ec_div_up(CHUNKS_PER_THREAD * work, j->groups);
     j->chunks = work == 1 || enough < least ? least : EC_MIN(enough, blocks);
     if (int8)
-        ec_parallel(packers, 4 * j->groups, quantize_panel, j);
+        ec_parallel(packers, 8 * j->groups, quantize_panel, j);
     ec_parallel(packers, ec_div_up(j->k, PACK_K) * j->groups, pack, j);
     ec_parallel(work, j->chunks * j->groups, spmm_chunk, j);
     return EC_OK;
