@@ -345,13 +345,17 @@ int64_t ec_csr_split(int64_t n, const int32_t *indptr, int64_t parts, int64_t i)
 typedef void ec_spmm_nm_tile_fn(int mr, const ec_gemm_f32_tile *t, const int32_t *input);
 
 /* 1 to 8 rows times a panel of outputs that have places of their own. Up to 16 neighbouring inputs of x from window[e] on hold kept input e
- * of all outputs: each has its own at base[e] | place. May read 16 floats from a window, wherever x ends. */
+ * of all outputs: each has its own at base[e] | place. May read 16 floats from a window, wherever x ends.
+ *
+ * With every word of places x advances by word_x and the tables by word_at: patterns that repeat from word to word need no tables of all
+ * inputs, which would take half of L1. */
 typedef struct {
     int64_t kept;
     int bits;
     const float *x;          /* rows, aligned to 64, */
     int64_t ldx;             /* floats apart: a multiple of 16 */
     const int32_t *window, *base;
+    int64_t word_x, word_at;
     const float *w;          /* [kept][16] */
     const uint32_t *places;  /* words [..][16] */
     const float *bias;       /* [cols] */

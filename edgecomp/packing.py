@@ -1,6 +1,7 @@
 """One function per packed layout, and its inverse. Every ISA reads the same panels; csrc/README.md has the larger pictures."""
 
 import functools
+import mmap
 import threading
 from typing import Any
 
@@ -14,14 +15,27 @@ PANEL = 16
 HUGE_PAGE = 2 << 20
 
 
+def _fresh(size: int) -> npt.NDArray[np.uint8]:
+    """`size` bytes of memory that nobody used: what the C library hands out again keeps the small pages that it had."""
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        try:
+            pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            pages.madvise(mmap.MADV_HUGEPAGE)
+            return np.frombuffer(pages, np.uint8)
+        except OSError:  # a kernel without huge pages, or no memory: then NumPy says so
+            pass
+    return np.empty(size, np.uint8)
+
+
 def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """An uninitialised array that begins at a cache line (64 bytes); from 4 MiB on at a huge page, for which NumPy asks, and its last page
-    is one too where that leaves less than an eighth of it unused."""
+    """An uninitialised array that begins at a cache line (64 bytes); from 4 MiB on it lies in huge pages, and its last page is one too
+    where that leaves less than an eighth of it unused."""
     dtype = np.dtype(dtype)
     size = int(np.prod(shape)) * dtype.itemsize
     step = 64 if size < 2 * HUGE_PAGE else HUGE_PAGE
     rest = -size % step
-    raw = np.empty(size + step + (rest if rest < size // 8 else 0), np.uint8)
+    room = size + step + (rest if rest < size // 8 else 0)
+    raw = np.empty(room, np.uint8) if step == 64 else _fresh(room)
     start = -raw.ctypes.data % step
     return raw[start : start + size].view(dtype).reshape(shape)
 

@@ -4,7 +4,7 @@
 enum { ROWS = 8, WIDE = 16 /* inputs of a window */ };
 
 typedef struct {
-    int64_t m, n, kept, ldx, tiles;
+    int64_t m, n, kept, ldx, tiles, word_x, word_at;
     const ec_nm *w;
     const float *bias;
     int act;
@@ -37,6 +37,8 @@ static void rows_chunk(void *ctx, int64_t panel, int thread)
             .ldx = j->ldx,
             .window = j->window,
             .base = j->base,
+            .word_x = j->word_x,
+            .word_at = j->word_at,
             .w = j->w->values + col0 * j->kept,
             .places = j->w->packed + col0 * ec_nm_words(j->kept, j->w),
             .bias = j->bias ? j->bias + col0 : ec_no_bias,
@@ -76,6 +78,10 @@ int ec_nm_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, 
             j.base[e] = (int32_t)(group - window);
         }
     }
+    const int64_t each = 32 / ec_nm_bits(w), inputs = each / w->n * w->m; /* of a word of places */
+    const int repeats = WIDE % w->m == 0 && each % w->n == 0 && inputs % WIDE == 0;
+    j.word_x = repeats ? inputs : 0;
+    j.word_at = repeats ? 0 : each;
     ec_parallel(ec_spmm_nm_threads(m, n, j.kept, threads), ec_div_up(n, EC_PANEL), rows_chunk, &j);
     return EC_OK;
 }

@@ -7,24 +7,25 @@
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,prfchw")
 
-enum { ROWS = 8, CHAINS = 4, AHEAD = 8192 /* bytes of weights to prefetch */ };
+enum { ROWS = 8, CHAINS = 4, AHEAD = 4096 /* bytes of weights to prefetch: 8192 push x out of L1 */ };
 
-/* Adds kept input e, whose place is in the lowest bits of `places`. */
-EC_INLINE void one(int mr, int bits, const ec_nm_rows *p, int64_t e, __m512i places, __m512 acc[ROWS])
+/* Adds a kept input, whose place is in the lowest bits of `places`. */
+EC_INLINE void one(int mr, int bits, const float *x, int64_t ldx, int32_t base, const float *weights, __m512i places, __m512 acc[ROWS])
 {
-    const __m512i take = _mm512_ternarylogic_epi32(places, _mm512_set1_epi32((1 << bits) - 1), _mm512_set1_epi32(p->base[e]), 0xEA); /* a & b | c */
-    const float *x = p->x + p->window[e];
-    const __m512 w = _mm512_loadu_ps(p->w + EC_PANEL * e);
-    _mm_prefetch((const char *)(p->w + EC_PANEL * e) + AHEAD, _MM_HINT_T0);
+    const __m512i take = _mm512_ternarylogic_epi32(places, _mm512_set1_epi32((1 << bits) - 1), _mm512_set1_epi32(base), 0xEA); /* a & b | c */
+    const __m512 w = _mm512_loadu_ps(weights);
+    _mm_prefetch((const char *)weights + AHEAD, _MM_HINT_T0);
 #pragma GCC unroll 8
     for (int i = 0; i < mr; i++)
-        acc[i] = _mm512_fmadd_ps(_mm512_permutexvar_ps(take, _mm512_loadu_ps(x + i * p->ldx)), w, acc[i]);
+        acc[i] = _mm512_fmadd_ps(_mm512_permutexvar_ps(take, _mm512_loadu_ps(x + i * ldx)), w, acc[i]);
 }
 
 EC_INLINE void rows(int mr, int bits, int chains, const ec_nm_rows *p)
 {
     const int each = 32 / bits;
     const uint32_t *word = p->places;
+    const float *x = p->x, *w = p->w;
+    const int32_t *window = p->window, *base = p->base;
     __m512 acc[CHAINS][ROWS];
 #pragma GCC unroll 4
     for (int u = 0; u < chains; u++)
@@ -32,17 +33,17 @@ EC_INLINE void rows(int mr, int bits, int chains, const ec_nm_rows *p)
         for (int i = 0; i < mr; i++)
             acc[u][i] = _mm512_setzero_ps();
     int64_t e = 0;
-    for (; e + each <= p->kept; e += each, word += EC_PANEL) {
+    for (; e + each <= p->kept; e += each, word += EC_PANEL, w += EC_PANEL * each, x += p->word_x, window += p->word_at, base += p->word_at) {
         const __m512i places = _mm512_loadu_si512(word);
-        _mm_prefetch((const char *)word + AHEAD / 16, _MM_HINT_T0);
+        _mm_prefetch((const char *)word + AHEAD / 16 + 64, _MM_HINT_T0);
 #pragma GCC unroll 16
         for (int c = 0; c < each; c++)
-            one(mr, bits, p, e + c, _mm512_srli_epi32(places, (unsigned)(8 * (c % 4) + bits * (c / 4))), acc[c % chains]);
+            one(mr, bits, x + window[c], p->ldx, base[c], w + EC_PANEL * c, _mm512_srli_epi32(places, (unsigned)(8 * (c % 4) + bits * (c / 4))), acc[c % chains]);
     }
     if (e < p->kept) {
         const __m512i places = _mm512_loadu_si512(word);
-        for (int c = 0; e < p->kept; e++, c++)
-            one(mr, bits, p, e, _mm512_srl_epi32(places, _mm_cvtsi32_si128(8 * (c % 4) + bits * (c / 4))), acc[0]);
+        for (int c = 0; e + c < p->kept; c++)
+            one(mr, bits, x + window[c], p->ldx, base[c], w + EC_PANEL * c, _mm512_srl_epi32(places, _mm_cvtsi32_si128(8 * (c % 4) + bits * (c / 4))), acc[0]);
     }
     const __mmask16 mask = p->cols >= 16 ? 0xFFFF : (__mmask16)((1u << p->cols) - 1);
     const __m512 bias = _mm512_maskz_loadu_ps(mask, p->bias);

@@ -7,7 +7,7 @@
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,prfchw")
 
-enum { ROWS = 12, STRETCH = 16, AHEAD = 8192 /* bytes of weights, for few rows */ };
+enum { ROWS = 12, STRETCH = 16, AHEAD = 4096 /* bytes of weights, for few rows */ };
 
 /* unroll: how many inputs are summed separately, so that few rows still have enough independent sums. */
 EC_INLINE void tile(int mr, int unroll, const ec_gemm_f32_tile *t, const int32_t *input)

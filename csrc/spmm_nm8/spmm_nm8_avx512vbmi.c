@@ -12,7 +12,7 @@ EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,prfchw
 
 #include "../gemm_s8c/gemm_s8c_zmm.h"
 
-enum { ROWS = 8, STRETCH = 32 /* quads */, AHEAD = 8192 /* bytes of weights, for few rows */ };
+enum { ROWS = 8, STRETCH = 32 /* quads */, AHEAD = 2048 /* bytes of weights, for few rows; twice that of a stream alone */ };
 
 /* acc + w * the bytes `take` names. One asm: gcc would pull shuffles and dot products apart, which costs 4 %. */
 EC_INLINE __m512i pick_dot(__m512i acc, __m512i take, __m512i bytes, __m512i w)
@@ -64,7 +64,7 @@ EC_INLINE void few_rows(int mr, int bits, int shared, const ec_nm8_panel *p)
         for (int u = 0; u < each; u++) {
             const __m512i take = decode(places, bits, u, p->base[q + u]);
             const uint8_t *window = x + p->window[q + u];
-            _mm_prefetch((const char *)p->tile.w + 64 * (q + u) + AHEAD, _MM_HINT_T0);
+            _mm_prefetch((const char *)p->tile.w + 64 * (q + u) + AHEAD * (1 + shared), _MM_HINT_T0);
 #pragma GCC unroll 2
             for (int i = 0; i < mr; i++)
                 acc[i][u] = pick_dot(acc[i][u], take, _mm512_loadu_si512(window + i * ldx), _mm512_loadu_si512(p->tile.w + 64 * (q + u)));
