@@ -54,7 +54,7 @@ def beside_others(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[A
     dtype = np.dtype(dtype)
     size = int(np.prod(shape)) * dtype.itemsize
     if size >= _Slab.SIZE // 4:
-        return aligned_empty(shape, dtype)  # NumPy asks for huge pages itself
+        return aligned_empty(shape, dtype)  # in huge pages of its own
     with _Slab.lock:
         if size > len(_Slab.room):
             raw = np.empty(_Slab.SIZE + HUGE_PAGE, np.uint8)
