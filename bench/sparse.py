@@ -5,8 +5,8 @@ make each call twice and take the second, which finds its weight where the first
 """
 
 import argparse
+import copy
 import functools
-import pickle
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -71,7 +71,7 @@ def compare(shapes: Sequence[tuple[int, int, int]], threads: int, seconds: float
             calls = []
             for w in (dense, ec.to_csr(z), ec.to_csr(z, 8)):
                 copies = int(COLD / w.nbytes) + 1 if cold else 1
-                weights = [w, *(pickle.loads(pickle.dumps(w)) for _ in range(copies - 1))]
+                weights = [w, *(copy.deepcopy(w) for _ in range(copies - 1))]
                 for each in weights:
                     ec.linear(x, each, threads=threads)
                 calls.append(linear(weights, x, n, threads))

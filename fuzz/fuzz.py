@@ -6,7 +6,7 @@
 New inputs go to the first folder. What breaks it is left in the current folder as crash-*, timeout-* or oom-*; `python fuzz/fuzz.py FILE`
 runs that again. When mended it belongs into fuzz/corpus as bad-*, which tests/test_fuzz.py runs without atheris.
 
-Version 0.1.0: 273,468 runs in 606 s without a finding, after two that were mended.
+Version 0.1.0: 900,151 runs in 632 s without a finding (AMD EPYC, Zen 4), after two in all that were mended.
 """
 
 import importlib
