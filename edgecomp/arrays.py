@@ -76,12 +76,17 @@ def vector(obj: Any, n: int, where: str) -> Float32:
     return a if f.c_contiguous and f.aligned else np.array(a, order="C")
 
 
+class Pages(mmap.mmap):
+    """Memory of no file."""
+
+
 def is_mapped(a: Array) -> bool:
     """Whether a is a view of a file that is mapped into memory."""
     base: Any = a
     while isinstance(base, np.ndarray):
         base = base.base
-    return isinstance(base.obj if isinstance(base, memoryview) else base, mmap.mmap)
+    base = base.obj if isinstance(base, memoryview) else base
+    return isinstance(base, mmap.mmap) and not isinstance(base, Pages)
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], where: str, *inputs: Array | None) -> Array:

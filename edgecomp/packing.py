@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgecomp import arrays
+
 PANEL = 16
 """Output features in a panel: one 512-bit vector of 32-bit sums, two of 256, four of 128."""
 
@@ -19,7 +21,7 @@ def _fresh(size: int) -> npt.NDArray[np.uint8]:
     """`size` bytes of memory that nobody used: what the C library hands out again keeps the small pages that it had."""
     if hasattr(mmap, "MADV_HUGEPAGE"):
         try:
-            pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            pages = arrays.Pages(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             pages.madvise(mmap.MADV_HUGEPAGE)
             return np.frombuffer(pages, np.uint8)
         except OSError:  # a kernel without huge pages, or no memory: then NumPy says so

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from cases import KS, NS, assert_bits
 
-from edgecomp import packing
+import edgecomp as ec
+from edgecomp import arrays, packing
 
 
 def pairs():
@@ -47,3 +48,13 @@ def test_everything_begins_at_a_cache_line():
         for panels in (packing.panels_n16k4(np.ones((n, k), np.int8)), packing.panels_f32(np.ones((n, k), np.float32))):
             assert panels.size == 0 or panels.ctypes.data % 64 == 0
         assert packing.padded(np.ones(n, np.float32), 7).ctypes.data % 64 == 0
+
+
+def test_large_weights_have_pages_of_their_own():
+    """From 4 MiB on: aligned to 2 MiB, writable, freed with the array, and not taken for a file."""
+    large = packing.aligned_empty((3, 1 << 20), np.float32)
+    assert large.ctypes.data % packing.HUGE_PAGE == 0
+    large[:] = 1
+    assert not arrays.is_mapped(large)
+    weight = ec.pack(large[:, : 1 << 19])
+    assert "mapped" not in str(ec.explain(np.zeros((1, 1 << 19), np.float32), weight))
