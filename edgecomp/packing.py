@@ -59,9 +59,7 @@ def beside_others(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[A
         return aligned_empty(shape, dtype)  # in huge pages of its own
     with _Slab.lock:
         if size > len(_Slab.room):
-            raw = np.empty(_Slab.SIZE + HUGE_PAGE, np.uint8)
-            start = -raw.ctypes.data % HUGE_PAGE
-            _Slab.room = raw[start : start + _Slab.SIZE]
+            _Slab.room = aligned_empty((_Slab.SIZE,), np.uint8)
         taken, _Slab.room = _Slab.room[:size], _Slab.room[-(-size // 64) * 64 :]
     return taken.view(dtype).reshape(shape)
 

@@ -65,23 +65,29 @@ void ec_csr_pack_avx512(int64_t tokens, int64_t k, const float *x, int64_t ldx, 
         }
 }
 
+/* line[token][row] = sums[row][token] of `wide` rows and 16 tokens, floats or int32 alike. */
+EC_INLINE void turn_sums(int64_t wide, const void *sums, int64_t lanes, float line[16][WIDE])
+{
+    for (int64_t c = 0; c < wide; c += 16) {
+        const char *from = (const char *)sums + 4 * c * lanes;
+        __m512 v[16];
+        EC_UNROLL(16)
+        for (int i = 0; i < 16; i++)
+            v[i] = _mm512_maskz_loadu_ps(c + i < wide ? 0xFFFF : 0, from + 4 * i * lanes);
+        turn(v);
+        EC_UNROLL(16)
+        for (int i = 0; i < 16; i++)
+            _mm512_store_ps(line[i] + c, v[i]);
+    }
+}
+
 void ec_csr_finish_avx512(int64_t rows, int64_t tokens, const float *sums, int64_t lanes, const float *bias, int relu, float *y, int64_t ldy)
 {
     float line[16][WIDE] __attribute__((aligned(64)));
     for (int64_t t0 = 0; t0 < tokens; t0 += 16)
         for (int64_t r0 = 0; r0 < rows; r0 += WIDE) {
             const int64_t wide = EC_MIN(rows - r0, WIDE), lines = EC_MIN(tokens - t0, 16);
-            for (int64_t c = 0; c < wide; c += 16) {
-                const float *from = sums + (r0 + c) * lanes + t0;
-                __m512 v[16];
-                EC_UNROLL(16)
-                for (int i = 0; i < 16; i++)
-                    v[i] = _mm512_maskz_loadu_ps(c + i < wide ? 0xFFFF : 0, from + i * lanes);
-                turn(v);
-                EC_UNROLL(16)
-                for (int i = 0; i < 16; i++)
-                    _mm512_store_ps(line[i] + c, v[i]);
-            }
+            turn_sums(wide, sums + r0 * lanes + t0, lanes, line);
             for (int64_t t = 0; t < lines; t++)
                 for (int64_t c = 0; c < wide; c += 16) {
                     if (r0 + WIDE + c < rows)
@@ -103,17 +109,7 @@ void ec_csr8_finish_avx512(int64_t rows, int64_t tokens, const int32_t *sums, in
     for (int64_t t0 = 0; t0 < tokens; t0 += 16)
         for (int64_t r0 = 0; r0 < rows; r0 += WIDE) {
             const int64_t wide = EC_MIN(rows - r0, WIDE), lines = EC_MIN(tokens - t0, 16);
-            for (int64_t c = 0; c < wide; c += 16) {
-                const int32_t *from = sums + (r0 + c) * lanes + t0;
-                __m512 v[16];
-                EC_UNROLL(16)
-                for (int i = 0; i < 16; i++)
-                    v[i] = _mm512_maskz_loadu_ps(c + i < wide ? 0xFFFF : 0, from + i * lanes);
-                turn(v);
-                EC_UNROLL(16)
-                for (int i = 0; i < 16; i++)
-                    _mm512_store_ps(line[i] + c, v[i]);
-            }
+            turn_sums(wide, sums + r0 * lanes + t0, lanes, line);
             for (int64_t t = 0; t < lines; t++) {
                 const __m512i zero = _mm512_set1_epi32(s->zero[t0 + t]);
                 const __m512 sx = _mm512_set1_ps(s->sx[t0 + t]);
