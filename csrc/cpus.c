@@ -1,4 +1,4 @@
-/* How many threads: the CPUs this process may use, and the default limit that the program or its environment sets. */
+/* How many threads: the CPUs this process may use, and the default limit that the program or its environment sets; and the size of their L2. */
 #define _GNU_SOURCE
 #include <sched.h>
 #include <stdatomic.h>
@@ -63,6 +63,22 @@ int ec_cpu_count(void)
         atomic_store(&cpus, n);
     }
     return n;
+}
+
+int64_t ec_l2_bytes(void)
+{
+#ifdef _SC_LEVEL2_CACHE_SIZE
+    static atomic_long bytes = -1; /* asking takes microseconds in a virtual machine */
+    long n = atomic_load_explicit(&bytes, memory_order_relaxed);
+    if (n < 0) {
+        n = sysconf(_SC_LEVEL2_CACHE_SIZE);
+        n = n < 0 ? 0 : n;
+        atomic_store(&bytes, n);
+    }
+    return n;
+#else
+    return 0;
+#endif
 }
 
 void edgecomp_set_num_threads(int n) { atomic_store(&default_threads, n < 0 ? 0 : EC_MIN(n, EC_MAX_THREADS)); }

@@ -48,6 +48,9 @@ enum {
     EC_MAX_THREADS = 1024
 };
 
+/* Bytes of L2 that a core has; 0 where the system does not say. */
+int64_t ec_l2_bytes(void);
+
 static inline int64_t ec_div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /* [0, total) cut into `parts` nearly equal ranges: where range i begins. Tiles of 5 + 5 rows beat 8 + 2. */
@@ -158,6 +161,7 @@ typedef struct {
     float *y;            /* [mr][ldy] */
     int64_t ldy;
     int cols, relu;      /* columns that exist, 1 .. 32 */
+    int far;             /* memory is far: ask for records ahead of their use. One row only */
 } ec_gemm_sg_tile;
 typedef void ec_gemm_sg_tile_fn(int mr, const ec_gemm_sg_tile *t);
 

@@ -4,7 +4,14 @@
  * rows pass by. Groups are summed in order within one tile, never split. */
 #include "../kernels.h"
 
-enum { CHUNKS_PER_THREAD = 8, BLOCK_ROWS = 256, RUNS_PER_THREAD = 2 };
+enum {
+    CHUNKS_PER_THREAD = 8,
+    BLOCK_ROWS = 256,
+    RUNS_PER_THREAD = 2,
+    /* Where prefetching pays. CPUs whose cores have so much L2 are far from their memory: on a Xeon one row that comes from there takes 0.7 to
+     * 0.85 of the time, and one in L3 the same; a Zen 4, with half of that L2, loses by it in both (bench/README.md). */
+    FAR_L2 = 2 << 20,
+};
 
 typedef struct {
     int64_t m, n, k;
@@ -105,6 +112,7 @@ static void strip_rows(const job *j, int64_t strip, int64_t block)
             .ldy = j->ldy,
             .cols = (int)EC_MIN(j->n - col0, EC_STRIP),
             .relu = j->act == EC_ACT_RELU,
+            .far = ec_l2_bytes() >= FAR_L2,
         };
         j->impl->tile(mr, &t);
         if (j->act > EC_ACT_RELU)

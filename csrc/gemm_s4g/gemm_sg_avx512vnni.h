@@ -118,9 +118,11 @@ EC_INLINE void tile(int mr, int bits, int kind, const ec_gemm_sg_tile *t)
     finish(mr, t, y);
 }
 
-/* One row, bound by reading the records: a code is loaded once, and high nibbles are not shifted down, their sum is. */
-EC_INLINE void one_row(int bits, int kind, int scale_bytes, const ec_gemm_sg_tile *t)
+/* One row, bound by reading the records: a code is loaded once, and high nibbles are not shifted down, their sum is. far: prefetch every
+ * second line, the CPU brings its neighbour too. */
+EC_INLINE void one_row(int bits, int kind, int scale_bytes, int far, const ec_gemm_sg_tile *t)
 {
+    enum { AHEAD = 6144 };
     const __m512i low = _mm512_set1_epi8(15), high = _mm512_set1_epi8((char)0xF0);
     const int8_t *x = t->x;
     const uint8_t *w = t->w;
@@ -129,10 +131,14 @@ EC_INLINE void one_row(int bits, int kind, int scale_bytes, const ec_gemm_sg_til
         const uint8_t *codes = w + t->header;
         const int8_t *sx = x + 4 * t->quads, *sum = sx + 4;
         const __m512i s = bcast(sum);
+        if (far)
+            _mm_prefetch((const char *)w + AHEAD, _MM_HINT_T0);
         __m512i even[2] = {start(kind, t, w, 0, s), start(kind, t, w, 1, s)}, odd[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
         for (int q = t->quads; q > 0; q -= 4, codes += bits * 64, x += 16)
 #pragma GCC unroll 2
-            for (int l = 0; l < 2; l++)
+            for (int l = 0; l < 2; l++) {
+                for (int p = 0; far && p < bits / 4; p++)
+                    _mm_prefetch((const char *)codes + bits * 32 * l + 128 * p + AHEAD, _MM_HINT_T0);
 #pragma GCC unroll 2
                 for (int v = 0; v < 2; v++) {
                     const int8_t *x0 = x + 8 * l, *x1 = x0 + 4;
@@ -141,6 +147,7 @@ EC_INLINE void one_row(int bits, int kind, int scale_bytes, const ec_gemm_sg_til
                     even[v] = dot_quad(even[v], bits == 4 ? _mm512_and_si512(c, low) : c, x0);
                     odd[v] = dot_quad(odd[v], bits == 4 ? _mm512_and_si512(c, high) : _mm512_loadu_si512(codes + bits * 32 * l + 128 + 64 * v), x1);
                 }
+            }
 #pragma GCC unroll 2
         for (int v = 0; v < 2; v++) {
             const __m512i acc = _mm512_add_epi32(even[v], bits == 4 ? _mm512_srai_epi32(odd[v], 4) : odd[v]);
@@ -162,22 +169,22 @@ EC_INLINE void rows(int mr, int bits, const ec_gemm_sg_tile *t)
     }
 }
 
-EC_INLINE void row(int bits, const ec_gemm_sg_tile *t)
+EC_INLINE void row(int bits, int far, const ec_gemm_sg_tile *t)
 {
     switch (3 * (t->scale_bytes == 4) + t->zero) {
-    case EC_ZERO_MIDDLE: one_row(bits, EC_ZERO_MIDDLE, 2, t); break;
-    case EC_ZERO_POINT: one_row(bits, EC_ZERO_POINT, 2, t); break;
-    case EC_ZERO_OFFSET: one_row(bits, EC_ZERO_OFFSET, 2, t); break;
-    case 3 + EC_ZERO_MIDDLE: one_row(bits, EC_ZERO_MIDDLE, 4, t); break;
-    case 3 + EC_ZERO_POINT: one_row(bits, EC_ZERO_POINT, 4, t); break;
-    default: one_row(bits, EC_ZERO_OFFSET, 4, t);
+    case EC_ZERO_MIDDLE: one_row(bits, EC_ZERO_MIDDLE, 2, far, t); break;
+    case EC_ZERO_POINT: one_row(bits, EC_ZERO_POINT, 2, far, t); break;
+    case EC_ZERO_OFFSET: one_row(bits, EC_ZERO_OFFSET, 2, far, t); break;
+    case 3 + EC_ZERO_MIDDLE: one_row(bits, EC_ZERO_MIDDLE, 4, far, t); break;
+    case 3 + EC_ZERO_POINT: one_row(bits, EC_ZERO_POINT, 4, far, t); break;
+    default: one_row(bits, EC_ZERO_OFFSET, 4, far, t);
     }
 }
 
 EC_INLINE void tiles(int mr, int bits, const ec_gemm_sg_tile *t)
 {
     switch (mr) {
-    case 1: row(bits, t); break;
+    case 1: t->far ? row(bits, 1, t) : row(bits, 0, t); break;
     case 2: rows(2, bits, t); break;
     case 3: rows(3, bits, t); break;
     case 4: rows(4, bits, t); break;
