@@ -66,7 +66,7 @@ EC_INLINE void nibbles(__m512i v, int middle, vec *w)
 
 EC_INLINE void one_row(int kind, const ec_gemv_sg *t)
 {
-    enum { SUMS = 2, AHEAD = 2304 };
+    enum { SUMS = 2, AHEAD = 6144 };
     const int64_t record_bytes = (int64_t)ec_record_bytes(t->form, 4);
     const int header = ec_header_bytes(t->form), scale_bytes = t->form->scale_bytes;
     const uint8_t *record = t->w;
