@@ -9,8 +9,9 @@ enum {
     BLOCK_K = 1024,        /* most float32 inputs of a block that is gathered */
     BLOCK_ROWS = 256,      /* rows that pass by one block of outputs before the next */
     CHUNKS_PER_THREAD = 8,
-    GROUP = 4,             /* most blocks that pass a tile together, where tiles of their own take all inputs at once, */
-    GROUP_BYTES = 160 << 10, /* and of their values: more are slower */
+    FEW = 3,               /* rows that stream through all of k, in tiles of their own */
+    GROUP = 16,            /* most blocks that pass a tile together, so that its inputs come into L1 once for all, */
+    GROUP_BYTES = 160 << 10, /* and of their values, which stay in L2: more are slower */
     EXACT_K = 66311        /* 255 * 127 * K < 2^31 */
 };
 
@@ -137,11 +138,14 @@ static void multiply_f32(const job *j, int64_t panel0, int64_t panels, int64_t t
     }
 }
 
+/* Kept inputs that a tile takes at once. */
+static int64_t step_of(const job *j) { return j->own->tile && j->m <= FEW ? j->kept + 1 : j->own->block / j->w->m * j->w->n; }
+
 /* All blocks of a chunk, whose inputs are `stride` apart. */
 static void multiply_blocks_f32(const job *j, int64_t block0, int64_t block1, int64_t tile0, int64_t tile1, const int32_t *input, int64_t stride,
                                 float *scratch)
 {
-    const int64_t each = j->w->block / EC_PANEL, step = j->own->block / j->w->m * j->w->n;
+    const int64_t each = j->w->block / EC_PANEL, step = step_of(j);
     for (int64_t e0 = 0; e0 == 0 || e0 < j->kept; e0 += step) {
         const int64_t count = EC_MIN(j->kept - e0, step), lines = ec_div_up(count, tile1 - tile0);
         for (int64_t tile = tile0; tile < tile1; tile++)
@@ -244,8 +248,8 @@ static int run(job *j, int threads, void *workspace, size_t size)
 
     ec_parallel(ec_threads_that_pay(threads, 0.06 * (double)j->m * (double)j->k), j->tiles, pack_tile, j);
     const int work = (int8 ? ec_spmm_nm8_threads : ec_spmm_nm_threads)(j->m, j->n, j->kept, threads);
-    const int64_t values = 4 * j->w->block * j->kept + 1; /* + 1: k may be 0 */
-    j->group_blocks = !int8 && j->own->block > j->k && j->m > j->own->rows && values <= GROUP_BYTES / 2 ? EC_MIN(GROUP, GROUP_BYTES / values) : 1;
+    const int64_t values = 4 * j->w->block * EC_MIN(j->kept, step_of(j)) + 1; /* + 1: k may be 0 */
+    j->group_blocks = !int8 && j->own->tile && j->tiles > 1 ? EC_MIN(GROUP, GROUP_BYTES / values + 1) : 1;
     const int64_t groups = ec_div_up(j->blocks, j->group_blocks), wanted = work == 1 ? 1 : ec_div_up((int64_t)CHUNKS_PER_THREAD * work, groups);
     j->row_blocks = EC_MIN(j->tiles, wanted > ec_div_up(j->m, BLOCK_ROWS) ? wanted : ec_div_up(j->m, BLOCK_ROWS));
     ec_parallel(work, groups * j->row_blocks, nm_chunk, j);
