@@ -343,6 +343,14 @@ int64_t ec_csr_put_pairs(const ec_csr *w, int rows, const int64_t *done, const i
 /* Row at which part i of `parts` with nearly equal work begins. */
 int64_t ec_csr_split(int64_t n, const int32_t *indptr, int64_t parts, int64_t i);
 
+/* How many threads pay for m tokens and so many entries. */
+int ec_csr_threads(double m, double entries, int threads);
+
+/* The driver for one token after another, of float32 and int8; `workspace` has at least ec_csr_rows_workspace(k) bytes. */
+size_t ec_csr_rows_workspace(int64_t k);
+int ec_csr_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale, const uint8_t *xzero,
+                   const ec_csr *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace);
+
 /* ---- spmm_nm, spmm_nm8 ------------------------------------------------------------------------------------------- */
 
 /* A float32 tile of one panel of weights whose line e of x is not the e-th but input[e]: t->x [..][mr]. */

@@ -1,8 +1,7 @@
 /* CSR weights times rows of x, the driver of both kinds of values.
  *
  * Several tokens: x becomes groups of tokens, which fill the lanes: [groups][k][lanes]. A thread takes some blocks of rows, or pairs of rows,
- * of the weight's form for such a group, adds up block after block of inputs, and turns the sums into rows of y. One token: rows of CSR as
- * they are, shared out by the number of entries. */
+ * of the weight's form for such a group, adds up block after block of inputs, and turns the sums into rows of y. One token: see csr_rows.c. */
 #include "../kernels.h"
 
 enum {
@@ -33,9 +32,6 @@ typedef struct {
     ec_transpose_f32_fn *transpose;
     ec_quantize_rows_fn *quantize;
     ec_activation_fn *activation;
-    ec_spmv_csr_fn *spmv;
-    ec_spmv_masks_fn *masks;
-    ec_spmv_masks8_fn *masks8;
     int64_t groups, chunks;
     int lanes;        /* of the widest group: */
     int64_t units;    /* groups share out so many sixteens of tokens, or eights if there is only one */
@@ -44,9 +40,7 @@ typedef struct {
     float *sx;        /* their scales, */
     int32_t *zero;    /* and zero points, */
     float *scratch;   /* for each thread sums and room to turn them, */
-    uint8_t *row;     /* and a quantised row; or one token as floats */
-    const float *vector; /* the token of multiply_rows */
-    int64_t token;
+    uint8_t *row;     /* and a quantised row */
 } job;
 
 /* Tokens of which groups are made. */
@@ -54,10 +48,12 @@ static int unit(int64_t m, int int8) { return int8 ? (m > 32 ? 64 : m > 16 ? 32 
 
 static size_t workspace(int64_t m, int64_t k, int threads, int int8)
 {
-    const size_t tokens = m > 1 ? (size_t)(ec_div_up(m, unit(m, int8)) * unit(m, int8)) : 0, limit = (size_t)ec_thread_limit(threads);
-    const size_t wide = (size_t)ec_panel_bytes(k, 1), rows = (limit < 4 ? 4 : limit) * wide;
-    const size_t x = int8 ? 3 * tokens * wide + rows + 64 + 8 * (tokens + (size_t)m) : 4 * tokens * (size_t)k;
-    return 64 + x + 4 * limit * (SUMS + TURNED);
+    if (m <= 1)
+        return ec_csr_rows_workspace(k);
+    const size_t tokens = (size_t)(ec_div_up(m, unit(m, int8)) * unit(m, int8)), limit = (size_t)ec_thread_limit(threads);
+    const size_t wide = (size_t)ec_panel_bytes(k, 1);
+    const size_t x = int8 ? (3 * tokens + limit) * wide + 64 + 8 * (tokens + (size_t)m) : 4 * tokens * (size_t)k;
+    return 64 + x + 4 * limit * (SUMS + TURNED); /* more than rows need */
 }
 
 size_t ec_spmm_csr_workspace(int64_t m, int64_t k, int threads) { return workspace(m, k, threads, 0); }
@@ -226,87 +222,7 @@ static void spmm_chunk(void *ctx, int64_t chunk, int thread)
         j->activation(j->act, tokens, rows, j->y + token0 * j->ldy + row0, j->ldy);
 }
 
-/* 1/12 ns for an entry and a token; one token, or reading the weight, 0.4 ns an entry. */
-static int threads_for(double m, double entries, int threads)
-{
-    return ec_threads_that_pay(threads, entries * (m / 12 > 0.4 ? m / 12 : 0.4));
-}
-
-/* Rows of CSR as they are, times token j->token. */
-static void rows_chunk(void *ctx, int64_t chunk, int thread)
-{
-    (void)thread;
-    const job *j = ctx;
-    const ec_csr *w = j->w;
-    const int64_t row0 = ec_csr_split(j->n, w->indptr, j->chunks, chunk), row1 = ec_csr_split(j->n, w->indptr, j->chunks, chunk + 1);
-    float *y = j->y + j->token * j->ldy;
-    if (j->masks8) {
-        const void *sum = w->derived[EC_CSR_MASKS];
-        j->masks8(w, j->n, ec_div_up(j->k, 64), sum, ec_csr_masks8(j->n, (void *)(uintptr_t)sum), row0, row1, j->row, j->zero[j->token], y + row0);
-    } else if (j->masks) {
-        /* It reads past a row's entries: near the end of all there are the last rows read CSR. */
-        int64_t last = row1;
-        while (last > row0 && w->indptr[last] + 8 > w->indptr[j->n])
-            last--;
-        j->masks(w, w->derived[EC_CSR_MASKS], ec_div_up(j->k, 32), row0, last, j->vector, y + row0);
-        j->spmv(w, last, row1, j->vector, y + last);
-    } else
-        j->spmv(w, row0, row1, j->vector, y + row0);
-    for (int64_t r = row0; r < row1; r++) {
-        const float bias = j->bias ? j->bias[r] : -0.0f;
-        const float v = w->codes ? ec_canonical(y[r] * j->sx[j->token] * w->scale[r] + bias) : y[r] + bias;
-        y[r] = j->act == EC_ACT_RELU && v <= 0 ? 0.0f : v;
-    }
-    if (j->act > EC_ACT_RELU && row1 > row0)
-        j->activation(j->act, 1, row1 - row0, y + row0, j->ldy);
-}
-
-/* int8: token j->token as it is quantised, and zeros up to 64 inputs. */
-static void quantize_token(void *ctx, int64_t chunk, int thread)
-{
-    (void)chunk, (void)thread;
-    const job *j = ctx;
-    quantize_row(j, j->token, 0, j->row);
-    memset(j->row + j->k, 0, (size_t)(-j->k & 63));
-}
-
-/* int8: token j->token as floats q - zero, in j->row. The q are at the end of that memory; each is read before it is written over. */
-static void centre_token(void *ctx, int64_t chunk, int thread)
-{
-    (void)chunk, (void)thread;
-    const job *j = ctx;
-    float *centred = (float *)j->row;
-    uint8_t *row = j->row + 3 * ec_panel_bytes(j->k, 1);
-    quantize_row(j, j->token, 0, row);
-    for (int64_t c = 0; c < j->k; c++)
-        centred[c] = (float)(row[c] - j->zero[j->token]);
-}
-
-static void multiply_rows(job *j, int threads)
-{
-    threads = threads_for(1, (double)j->w->indptr[j->n], threads);
-    j->spmv = ec_use_spmv_csr();
-    const int by_masks = j->kind == EC_CSR_MASKS && j->w->derived[EC_CSR_MASKS];
-    j->masks = by_masks && !j->w->codes ? ec_use_spmv_masks() : NULL;
-    j->masks8 = by_masks && j->w->codes ? ec_use_spmv_masks8() : NULL;
-    const int64_t whole = ec_div_up(j->k, 32) * 32; /* inputs that masks address */
-    if (whole > j->k && whole > SUMS + TURNED)
-        j->masks = NULL;
-    j->chunks = threads == 1 ? 1 : EC_MIN(j->n, CHUNKS_PER_THREAD * threads);
-    for (j->token = 0; j->token < j->m; j->token++) {
-        j->vector = j->w->codes ? (const float *)j->row : j->x + j->token * j->ldx;
-        if (j->w->codes)
-            ec_parallel(1, 1, j->masks8 ? quantize_token : centre_token, j);
-        else if (j->masks && whole > j->k) { /* nothing is addressed past the end of x: the scratch is free here */
-            memcpy(j->scratch, j->vector, (size_t)j->k * sizeof(float));
-            memset(j->scratch + j->k, 0, (size_t)(whole - j->k) * sizeof(float));
-            j->vector = j->scratch;
-        }
-        ec_parallel(threads, j->chunks, rows_chunk, j);
-    }
-}
-
-int ec_spmm_csr_threads(int64_t m, int64_t n, int64_t k, int threads) { return threads_for((double)m, (double)n * (double)k, threads); }
+int ec_spmm_csr_threads(int64_t m, int64_t n, int64_t k, int threads) { return ec_csr_threads((double)m, (double)n * (double)k, threads); }
 int ec_spmm_csr8_threads(int64_t m, int64_t n, int64_t k, int threads) { return ec_spmm_csr_threads(m, n, k, threads); }
 
 /* Lanes of the widest group. Where entries are few, blocks of inputs are long, and narrow groups keep them in L2. */
@@ -329,12 +245,14 @@ static int run(job *j, int threads, void *memory, size_t size)
     j->quantize = ec_use_quantize_rows();
     j->activation = ec_use_activation();
     j->kind = ec_csr_kind(j->m, j->n, j->k, j->w);
+    if (j->kind == EC_CSR_ROWS || j->kind == EC_CSR_MASKS || !j->w->derived[j->kind])
+        return ec_csr_by_rows(j->m, j->n, j->k, j->x, j->ldx, j->xq, j->xscale, j->xzero, j->w, j->bias, j->act, j->y, j->ldy, threads, memory);
     const int whole = unit(j->m, int8), most = most_lanes(j);
     const int one = int8 && j->kind != EC_CSR_SIGNED ? EC_MIN(whole, EC_LANES8) : whole;
     j->units = ec_div_up(j->m, one);
     j->groups = int8 ? j->units : ec_div_up(j->units, most / 16);
     j->lanes = int8 || j->units == 1 ? one : most;
-    const int64_t tokens = j->m > 1 ? ec_div_up(j->m, whole) * whole : 0, wide = ec_panel_bytes(j->k, 1);
+    const int64_t tokens = ec_div_up(j->m, whole) * whole, wide = ec_panel_bytes(j->k, 1);
     j->panel = (float *)(((uintptr_t)memory + 63) & ~(uintptr_t)63);
     j->scratch = j->panel + tokens * j->k;
     if (int8) {
@@ -344,11 +262,7 @@ static int run(job *j, int threads, void *memory, size_t size)
         j->scratch = (float *)(j->zero + tokens + j->m);
         j->row = (uint8_t *)(j->scratch + (int64_t)threads * (SUMS + TURNED));
     }
-    if (j->kind == EC_CSR_ROWS || j->kind == EC_CSR_MASKS || !j->w->derived[j->kind]) {
-        multiply_rows(j, threads);
-        return EC_OK;
-    }
-    const int work = threads_for((double)j->m, (double)j->w->indptr[j->n], threads);
+    const int work = ec_csr_threads((double)j->m, (double)j->w->indptr[j->n], threads);
     const int packers = ec_threads_that_pay(threads, 0.1 * (double)j->m * (double)j->k);
     j->form = ec_csr_open(j->kind, j->n, int8, j->w->derived[j->kind]);
     j->pack = ec_use_csr_pack();

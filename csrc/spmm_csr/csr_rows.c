@@ -1,0 +1,119 @@
+/* CSR weights times one token after another: rows as they are, or by masks, shared out by the number of entries. */
+#include "../kernels.h"
+
+enum { CHUNKS_PER_THREAD = 8, PAD = 64 /* inputs that masks address together, at most */ };
+
+typedef struct {
+    int64_t n, k;
+    const float *x; /* the token */
+    const uint8_t *xq;
+    float sx;
+    int32_t zero;
+    const ec_csr *w;
+    const float *bias;
+    int act;
+    float *y;
+    /* what ec_csr_by_rows plans */
+    ec_spmv_csr_fn *spmv;
+    ec_spmv_masks_fn *masks;
+    ec_spmv_masks8_fn *masks8;
+    int64_t chunks;
+    const float *vector; /* the token as the kernels read it, maybe in the workspace: */
+    uint8_t *row;
+} job;
+
+/* Up to PAD inputs after the last are zeros; and of int8 there is room for floats. */
+size_t ec_csr_rows_workspace(int64_t k) { return 64 + sizeof(float) * (size_t)(ec_div_up(k, PAD) * PAD); }
+
+/* 1/12 ns for an entry and a token; one token, or reading the weight, 0.4 ns an entry. */
+int ec_csr_threads(double m, double entries, int threads)
+{
+    return ec_threads_that_pay(threads, entries * (m / 12 > 0.4 ? m / 12 : 0.4));
+}
+
+static void rows_chunk(void *ctx, int64_t chunk, int thread)
+{
+    (void)thread;
+    const job *j = ctx;
+    const ec_csr *w = j->w;
+    const int64_t row0 = ec_csr_split(j->n, w->indptr, j->chunks, chunk), row1 = ec_csr_split(j->n, w->indptr, j->chunks, chunk + 1);
+    float *y = j->y;
+    if (j->masks8) {
+        const void *sum = w->derived[EC_CSR_MASKS];
+        j->masks8(w, j->n, ec_div_up(j->k, 64), sum, ec_csr_masks8(j->n, (void *)(uintptr_t)sum), row0, row1, j->row, j->zero, y + row0);
+    } else if (j->masks) {
+        /* It reads past a row's entries: near the end of all there are the last rows read CSR. */
+        int64_t last = row1;
+        while (last > row0 && w->indptr[last] + 8 > w->indptr[j->n])
+            last--;
+        j->masks(w, w->derived[EC_CSR_MASKS], ec_div_up(j->k, 32), row0, last, j->vector, y + row0);
+        j->spmv(w, last, row1, j->vector, y + last);
+    } else
+        j->spmv(w, row0, row1, j->vector, y + row0);
+    for (int64_t r = row0; r < row1; r++) {
+        const float bias = j->bias ? j->bias[r] : -0.0f;
+        const float v = w->codes ? ec_canonical(y[r] * j->sx * w->scale[r] + bias) : y[r] + bias;
+        y[r] = j->act == EC_ACT_RELU && v <= 0 ? 0.0f : v;
+    }
+    if (j->act > EC_ACT_RELU && row1 > row0)
+        ec_use_activation()(j->act, 1, row1 - row0, y + row0, row1 - row0);
+}
+
+/* int8: the token as it is quantised (room for ec_panel_bytes(k, 1)); its scale and zero point are there already if it is. */
+static void quantize_token(job *j, uint8_t *row)
+{
+    if (j->x)
+        ec_use_quantize_rows()(1, j->k, j->x, j->k, 0, row, &j->sx, &j->zero);
+    else
+        memcpy(row, j->xq, (size_t)j->k);
+}
+
+/* What the kernels read of a token: floats, if need be with zeros behind; int8 for masks, likewise; else int8 as floats q - zero. */
+static void prepare_token(void *ctx, int64_t chunk, int thread)
+{
+    (void)chunk, (void)thread;
+    job *j = ctx;
+    j->vector = j->x;
+    if (!j->w->codes) {
+        if (!j->masks || j->k % 32 == 0)
+            return;
+        memcpy(j->row, j->x, (size_t)j->k * sizeof(float));
+        memset(j->row + sizeof(float) * (size_t)j->k, 0, (size_t)(-j->k & (PAD - 1)) * sizeof(float));
+    } else if (j->masks8) {
+        quantize_token(j, j->row);
+        memset(j->row + j->k, 0, (size_t)(-j->k & (PAD - 1)));
+    } else {
+        /* the q are at the end of that memory; each is read before it is written over */
+        float *centred = (float *)(void *)j->row;
+        uint8_t *q = j->row + 3 * ec_panel_bytes(j->k, 1);
+        quantize_token(j, q);
+        for (int64_t c = 0; c < j->k; c++)
+            centred[c] = (float)(q[c] - j->zero);
+    }
+    j->vector = (const float *)(const void *)j->row;
+}
+
+int ec_csr_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale, const uint8_t *xzero,
+                   const ec_csr *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace)
+{
+    const int by_masks = ec_csr_kind(m, n, k, w) == EC_CSR_MASKS && w->derived[EC_CSR_MASKS];
+    job j = {.n = n, .k = k, .w = w, .bias = bias, .act = act};
+    j.spmv = ec_use_spmv_csr();
+    j.masks = by_masks && !w->codes ? ec_use_spmv_masks() : NULL;
+    j.masks8 = by_masks && w->codes ? ec_use_spmv_masks8() : NULL;
+    j.row = (uint8_t *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+    threads = ec_csr_threads(1, (double)w->indptr[n], threads);
+    j.chunks = threads == 1 ? 1 : EC_MIN(n, CHUNKS_PER_THREAD * threads);
+    for (int64_t i = 0; i < m; i++) {
+        j.y = y + i * ldy;
+        if (xq) {
+            j.xq = xq + i * k;
+            j.sx = xscale[i];
+            j.zero = xzero[i];
+        } else
+            j.x = x + i * ldx;
+        ec_parallel(1, 1, prepare_token, &j); /* for its floating-point environment */
+        ec_parallel(threads, j.chunks, rows_chunk, &j);
+    }
+    return EC_OK;
+}
