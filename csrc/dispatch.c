@@ -15,8 +15,8 @@
 /* ---- the lines: position is the order of EDGECOMP_ISA ---------------------------------------------------------------- */
 
 #ifdef EC_X86
-enum { SCALAR, AVX2, AVXVNNI, AVXVNNI_EVEX, AVX512, AVX512VNNI, AVX512VBMI, ISA_COUNT };
-static const char *const ISA_NAMES[] = {"scalar", "avx2", "avxvnni", "avxvnni_evex", "avx512", "avx512vnni", "avx512vbmi"};
+enum { SCALAR, AVX2, AVXVNNI, AVXVNNI_EVEX, AVX512, AVX512VNNI, AVX512VBMI, AVX512FP16, ISA_COUNT };
+static const char *const ISA_NAMES[] = {"scalar", "avx2", "avxvnni", "avxvnni_evex", "avx512", "avx512vnni", "avx512vbmi", "avx512fp16"};
 #elif defined(EC_ARM64)
 enum { SCALAR, NEON, NEONDOT, I8MM, ISA_COUNT };
 static const char *const ISA_NAMES[] = {"scalar", "neon", "neondot", "i8mm"};
@@ -43,6 +43,8 @@ static unsigned detect(void)
         found |= 1u << AVX512;
         if (c & bit_AVX512VNNI)
             found |= 1u << AVX512VNNI | 1u << AVXVNNI_EVEX | (c & bit_AVX512VBMI ? 1u << AVX512VBMI : 0);
+        if (d & 1u << 23) /* AVX512-FP16 */
+            found |= 1u << AVX512FP16;
     }
     if (found & 1u << AVX2 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && a & 1u << 4) /* AVX-VNNI */
         found |= 1u << AVXVNNI;
@@ -93,7 +95,7 @@ ec_csr_finish_fn ec_csr_finish_avx512;
 ec_csr8_finish_fn ec_csr8_finish_avx512;
 ec_spmm_csr8_fn ec_spmm_csr8_scalar, ec_spmm_csr8_avx2, ec_spmm_csr8_avxvnni, ec_spmm_csr8_avx512vnni, ec_spmm_csr8_neon, ec_spmm_csr8_neondot;
 ec_pack_csr8_fn ec_pack_csr8_scalar, ec_pack_csr8_avx2, ec_pack_csr8_avx512vnni, ec_pack_csr8_neon;
-ec_spmv_csr_fn ec_spmv_csr_scalar, ec_spmv_csr_avx2, ec_spmv_csr_avx512;
+ec_spmv_csr_fn ec_spmv_csr_scalar, ec_spmv_csr_avx2, ec_spmv_csr_avx512, ec_spmv_csr_avx512fp16;
 ec_spmv_masks8_fn ec_spmv_masks8_avx512vnni;
 ec_spmv_masks_fn ec_spmv_masks_avx2, ec_spmv_masks_avx512;
 ec_spmm_nm_tile_fn ec_spmm_nm_tile_avx2, ec_spmm_nm_tile_avx512;
@@ -207,6 +209,7 @@ static const struct { int isa; ec_spmm_csr8_fn *fn; ec_pack_csr8_fn *pack; ec_cs
 
 static const struct { int isa; ec_spmv_csr_fn *fn; } SPMV_CSR[] = {
 #ifdef EC_X86
+    {AVX512FP16, ec_spmv_csr_avx512fp16},
     {AVX512, ec_spmv_csr_avx512},
     {AVX2, ec_spmv_csr_avx2},
 #endif
@@ -397,6 +400,7 @@ const char *ec_variant(const char *op)
     CHOOSE(GEMM_S8G, s8g)
     CHOOSE(SPMM_CSR, csr)
     CHOOSE(SPMM_CSR8, csr8)
+    CHOOSE(SPMV_CSR, row)
     CHOOSE(SPMM_NM8, nm8)
     CHOOSE(QUANTIZE_ROWS, rows)
     CHOOSE(QUANTIZE_GROUPS, groups)
@@ -414,9 +418,9 @@ const char *ec_variant(const char *op)
     if (!strcmp(op, "gemm_s8g"))
         return ISA_NAMES[GEMM_S8G[s8g].isa];
     if (!strcmp(op, "spmm_csr"))
-        return ISA_NAMES[SPMM_CSR[csr].isa];
+        return ISA_NAMES[SPMM_CSR[csr].isa > SPMV_CSR[row].isa ? SPMM_CSR[csr].isa : SPMV_CSR[row].isa];
     if (!strcmp(op, "spmm_csr8"))
-        return ISA_NAMES[SPMM_CSR8[csr8].isa];
+        return ISA_NAMES[SPMM_CSR8[csr8].isa > SPMV_CSR[row].isa ? SPMM_CSR8[csr8].isa : SPMV_CSR[row].isa];
     if (!strcmp(op, "quantize_groups"))
         return ISA_NAMES[QUANTIZE_GROUPS[groups].isa];
     if (!strcmp(op, "quantize_rows"))

@@ -44,6 +44,7 @@ WORK = {
     ("spmv_csr", "avx2"): ("vfmadd", 4, NOTHING),
     ("spmm_csr", "avx512"): ("vfmadd", 8, NOTHING),
     ("spmv_csr", "avx512"): ("vfmadd", 2, ALL),
+    ("spmv_csr", "avx512fp16"): ("vfmadd", 1, NOTHING),
     ("spmv_masks8", "avx512vnni"): ("vpdpbusd", 4, NOTHING),
     ("csr_pairs", "avx512"): ("vfmadd", 16, NOTHING),
     ("csr_turn", "avx512"): ("vshuff", 32, ALL),
@@ -172,7 +173,7 @@ def kernels() -> list[tuple[Path, str, str]]:
     for source in sorted(CSRC.glob("*/*.c")):
         text = source.read_text()
         if "EC_TARGET_BEGIN" in text and "#ifdef EC_X86" in text:
-            name = re.fullmatch(r"(\w+?)_(avx2|avxvnni|avx512|avx512vnni|avx512vbmi)(_\w+)?", source.stem)
+            name = re.fullmatch(r"(\w+?)_(avx2|avxvnni|avx512|avx512vnni|avx512vbmi|avx512fp16)(_\w+)?", source.stem)
             assert name, f"{source.name}: the name does not say its op and ISA"
             found.append((source, name.group(1), name.group(2)))
     return found

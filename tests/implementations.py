@@ -20,6 +20,7 @@ CPU_FLAGS = {
     "avx512": _AVX512,
     "avx512vnni": _AVX512 | {"avx512_vnni"},
     "avx512vbmi": _AVX512 | {"avx512_vnni", "avx512vbmi"},
+    "avx512fp16": _AVX512 | {"avx512_fp16"},
     "neon": {"asimd"},
     "neondot": {"asimd", "asimddp"},
     "i8mm": {"asimd", "asimddp", "i8mm"},
