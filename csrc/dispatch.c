@@ -100,6 +100,7 @@ ec_spmv_masks8_fn ec_spmv_masks8_avx512vnni;
 ec_spmv_masks_fn ec_spmv_masks_avx2, ec_spmv_masks_avx512;
 ec_spmm_nm_tile_fn ec_spmm_nm_tile_avx2, ec_spmm_nm_tile_avx512;
 ec_nm_inputs_fn ec_nm_inputs_scalar, ec_nm_inputs_avx512;
+ec_nm_lanes_fn ec_nm_lanes_avx512fp16;
 ec_nm_rows_fn ec_nm_rows_scalar, ec_nm_rows_avx512;
 ec_spmm_nm8_fn ec_spmm_nm8_scalar, ec_spmm_nm8_avx2, ec_spmm_nm8_avx512vbmi;
 ec_planes_s8_fn ec_planes_s8_avx512vnni;
@@ -246,6 +247,13 @@ static const struct { int isa; ec_nm_rows_fn *fn; } NM_ROWS[] = {
     {SCALAR, ec_nm_rows_scalar},
 };
 
+static const struct { int isa; ec_nm_lanes_fn *fn; } NM_LANES[] = {
+#ifdef EC_X86
+    {AVX512FP16, ec_nm_lanes_avx512fp16}, /* with the packing and finishing of CSR */
+#endif
+    {SCALAR, NULL}, /* outputs in the lanes */
+};
+
 static const struct { int isa; ec_nm_inputs_fn *fn; } NM_INPUTS[] = {
 #ifdef EC_X86
     {AVX512, ec_nm_inputs_avx512},
@@ -381,6 +389,7 @@ ec_spmv_masks8_fn *ec_use_spmv_masks8(void)
 }
 const ec_spmm_nm_impl *ec_use_spmm_nm(void) { CHOOSE(SPMM_NM, i) return &SPMM_NM[i].impl; }
 ec_nm_rows_fn *ec_use_nm_rows(void) { CHOOSE(NM_ROWS, i) return NM_ROWS[i].fn; }
+ec_nm_lanes_fn *ec_use_nm_lanes(void) { CHOOSE(NM_LANES, i) return NM_LANES[i].fn; }
 ec_nm_inputs_fn *ec_use_nm_inputs(void) { CHOOSE(NM_INPUTS, i) return NM_INPUTS[i].fn; }
 const ec_spmm_nm8_impl *ec_use_spmm_nm8(void) { CHOOSE(SPMM_NM8, i) return &SPMM_NM8[i].impl; }
 const ec_planes_s8_impl *ec_use_planes_s8(void) { CHOOSE(PLANES_S8, i) return &PLANES_S8[i].impl; }
@@ -401,6 +410,7 @@ const char *ec_variant(const char *op)
     CHOOSE(SPMM_CSR, csr)
     CHOOSE(SPMM_CSR8, csr8)
     CHOOSE(SPMV_CSR, row)
+    CHOOSE(NM_LANES, lanes)
     CHOOSE(SPMM_NM8, nm8)
     CHOOSE(QUANTIZE_ROWS, rows)
     CHOOSE(QUANTIZE_GROUPS, groups)
@@ -411,8 +421,10 @@ const char *ec_variant(const char *op)
         return ISA_NAMES[GEMM_S8C[s8c].isa];
     if (!strcmp(op, "spmm_nm8")) /* the same tiles, and its own */
         return ISA_NAMES[GEMM_S8C[s8c].isa > SPMM_NM8[nm8].isa ? GEMM_S8C[s8c].isa : SPMM_NM8[nm8].isa];
-    if (!strcmp(op, "gemm_f32") || !strcmp(op, "spmm_nm"))
+    if (!strcmp(op, "gemm_f32"))
         return ISA_NAMES[GEMM_F32[f32].isa];
+    if (!strcmp(op, "spmm_nm")) /* the same */
+        return ISA_NAMES[GEMM_F32[f32].isa > NM_LANES[lanes].isa ? GEMM_F32[f32].isa : NM_LANES[lanes].isa];
     if (!strcmp(op, "gemm_s4g"))
         return ISA_NAMES[GEMM_S4G[s4g].isa];
     if (!strcmp(op, "gemm_s8g"))

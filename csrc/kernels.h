@@ -382,6 +382,25 @@ size_t ec_nm_rows_workspace(int64_t m, int64_t k, const ec_nm *w);
 int ec_nm_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const ec_nm *w, const float *bias, int act, float *y, int64_t ldy,
                   int threads, void *workspace, size_t size);
 
+/* Some kept inputs of a block times one panel of outputs and 32 or 48 tokens, the lanes: sums = (first ? 0 : sums) + w * x. */
+typedef struct {
+    int64_t kept;
+    int first;
+    const int32_t *input; /* [kept]: lines of x */
+    const float *x;       /* [..][lanes], aligned to 64 */
+    const float *w;       /* [kept][16] */
+    float *sums;          /* [16][lanes], aligned to 64 */
+    const float *ahead;   /* weights to bring into L2 meanwhile, */
+    int64_t ahead_lines;  /* in cache lines */
+} ec_nm_lanes;
+typedef void ec_nm_lanes_fn(int lanes, const ec_nm_lanes *t);
+
+/* The driver with tokens in the lanes, and whether it is faster; its workspace is counted by ec_spmm_nm_workspace. */
+int ec_nm_in_lanes(int64_t m, const ec_nm *w);
+size_t ec_nm_lanes_workspace(int64_t m, int64_t k, const ec_nm *w, int threads);
+int ec_nm_by_lanes(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const ec_nm *w, const float *bias, int act, float *y, int64_t ldy,
+                   int threads, void *workspace, size_t size);
+
 /* The kept inputs of a block of outputs: the places of its words, from the first input of each one's group on. */
 typedef void ec_nm_inputs_fn(int bits, int64_t kept, const uint32_t *words, const int32_t *group, int32_t *input);
 
@@ -613,6 +632,7 @@ ec_quantize_rows_fn *ec_use_quantize_rows(void);
 const ec_spmm_nm_impl *ec_use_spmm_nm(void);
 const ec_planes_s8_impl *ec_use_planes_s8(void); /* .multiply NULL: none */
 ec_nm_inputs_fn *ec_use_nm_inputs(void);
+ec_nm_lanes_fn *ec_use_nm_lanes(void); /* or NULL */
 ec_nm_rows_fn *ec_use_nm_rows(void);
 const ec_spmm_nm8_impl *ec_use_spmm_nm8(void);
 ec_gather_s8_fn *ec_use_gather_s8(void);

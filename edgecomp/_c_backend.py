@@ -238,7 +238,7 @@ _forming = threading.Lock()
 
 def nm_form(w: NMWeight, m: int, compute: str) -> Any:
     """What an N:M weight runs as."""
-    return w.served(m, compute, shared=True, reach=_REACH.get(variant("spmm_nm8"), 0), few=24 if variant("spmm_nm") == "avx512" else 0)
+    return w.served(m, compute, shared=True, reach=_REACH.get(variant("spmm_nm8"), 0), few=24 if lib.ec_isa_allows(b"avx512") else 0)
 
 
 _REACH = {"avx2": 16, "avx512vbmi": 64}

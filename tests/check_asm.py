@@ -55,6 +55,7 @@ WORK = {
     ("spmm_csr8", "avx512vnni"): ("vpdpbusd", 4, NOTHING),
     ("spmm_nm", "avx2"): ("vfmadd", 12, NOTHING),
     ("spmm_nm", "avx512"): ("vfmadd", 12, NOTHING),
+    ("nm_lanes", "avx512fp16"): ("vfmadd", 16, NOTHING),
     ("nm_rows", "avx512"): ("vfmadd", 8, NOTHING),
     ("nm_inputs", "avx512"): ("vpsrlvd", 1, NOTHING),
     ("spmm_nm8", "avx2"): ("vpmaddubsw", 8, READS),

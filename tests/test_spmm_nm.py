@@ -46,6 +46,21 @@ def test_shapes(impl, pattern, block):
         assert untouched()
 
 
+@pytest.mark.parametrize(("pattern", "block"), [("2:4", 16), ("3:7", 64)])
+def test_many_rows_of_float32(impl, pattern, block):
+    """Around what tokens in the lanes come in: 32, 48, and 256 of a chunk."""
+    w, bias = pruned(530, 270, pattern, block), rng.standard_normal(530).astype(f)
+    form = ec.to_nm(w, pattern, block)
+    for m in (29, 30, 32, 33, 48, 49, 255, 272, 273, 290):
+        x = rng.standard_normal((m, 270)).astype(f)
+        y, untouched = padded_output(m, 530)
+        ec.linear(x, form, bias, out=y)
+        close(y, x, w, bias)
+        assert untouched()
+        for activation in ("relu", "hardswish"):
+            assert_bits(ec.linear(x, form, bias, activation=activation), reference.ACTIVATIONS[activation](ec.linear(x, form, bias)))
+
+
 @pytest.mark.parametrize("block", [1, 16])
 def test_int8_is_what_plain_loops_give(impl, block):
     x, w = rng.standard_normal((5, 30)).astype(f), pruned(20, 30, "2:4", block)

@@ -63,6 +63,8 @@ size_t ec_spmm_nm_workspace(int64_t m, int64_t k, const ec_nm *w, int threads)
 {
     if (!w->codes && w->block == 1)
         return ec_nm_rows_workspace(m, k, w);
+    if (ec_nm_in_lanes(m, w))
+        return ec_nm_lanes_workspace(m, k, w, threads);
     if (w->codes && ec_nm8_in_planes(m, w))
         return ec_nm8_planes_workspace(m, k, w, threads);
     if (w->codes && ec_nm8_by_places(m, w))
@@ -261,6 +263,8 @@ int ec_spmm_nm(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, con
 {
     if (w->block == 1)
         return ec_nm_by_rows(m, n, k, x, ldx, w, bias, act, y, ldy, threads, workspace, size);
+    if (ec_nm_in_lanes(m, w))
+        return ec_nm_by_lanes(m, n, k, x, ldx, w, bias, act, y, ldy, threads, workspace, size);
     job j = {.m = m, .n = n, .k = k, .x = x, .ldx = ldx, .w = w, .bias = bias, .act = act, .y = y, .ldy = ldy};
     return run(&j, threads, workspace, size);
 }
