@@ -63,6 +63,7 @@ EC_INLINE void outputs(int count, int interleave, const ec_planes_s8 *p, int64_t
 #pragma GCC unroll 4
             for (int i = 0; i < 4; i++)
                 _mm_prefetch((const char *)planes + (int64_t)at[4 * NEAR + i] * EC_PLANE, _MM_HINT_T0);
+            _mm_prefetch((const char *)w + 64 * p->tile.quads, _MM_HINT_T1); /* the next panel's */
             const __m512i ab = _mm512_unpacklo_epi8(a, b), ab2 = _mm512_unpackhi_epi8(a, b);
             const __m512i cd = _mm512_unpacklo_epi8(c, d), cd2 = _mm512_unpackhi_epi8(c, d);
             x[0] = _mm512_unpacklo_epi16(ab, cd);
