@@ -1,4 +1,4 @@
-"""CSR against dense float32: `python bench/sparse.py {many,few,one,power,spmv,numba} [--threads N] [--seconds S]`.
+"""CSR against dense float32: `python bench/sparse.py {many,few,one,power,spmv,spmm,numba} [--threads N] [--seconds S]`.
 
 Everything in one process; the forms of a line are called in turn, so that what else the machine does meets all of them; `many` and `one`
 make each call twice and take the second, which finds its weight where the first left it. Medians, ms.
@@ -119,6 +119,20 @@ def spmv(threads: int, seconds: float) -> None:
         line(name, f"{t:.3f}")
 
 
+def spmm(threads: int, seconds: float) -> None:
+    """A sparse matrix times a dense one, as SciPy writes it."""
+    import scipy.sparse
+
+    head("(N,K), M, density", "spmm", "csr8", "SciPy")
+    for n, k, m in ((4096, 4096, 8), (4096, 4096, 128), (4096, 4096, 512), (1024, 1024, 32)):
+        for density in (0.5, 0.1, 0.01):
+            z, b, out = pruned(n, k, density), random(k, m), np.zeros((n, m), np.float32)
+            a = scipy.sparse.csr_array(z)
+            calls = [functools.partial(ec.spmm, w, b, out=out, threads=threads) for w in (ec.to_csr(z), ec.to_csr(z, 8))]
+            times = milliseconds([*calls, functools.partial(a.__matmul__, b)], seconds)
+            line(f"({n},{k}), {m}, {density}", *(f"{t:.3f}" for t in times))
+
+
 def numba(_: int, seconds: float) -> None:
     """Numba beside C, with one and two threads."""
     head("(4096,4096), M = 128", "1 thread: C", "Numba", "share of C's speed", "2 threads: C", "Numba", "share")
@@ -144,7 +158,7 @@ def numba(_: int, seconds: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("many", "few", "one", "power", "spmv", "numba"))
+    parser.add_argument("what", choices=("many", "few", "one", "power", "spmv", "spmm", "numba"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=1.0, help="for each line")
     args = parser.parse_args()
@@ -155,7 +169,7 @@ def main() -> None:
     elif args.what == "one":
         compare([(4096, 4096, 1)], args.threads, args.seconds, cold=False)
     else:
-        {"power": power, "spmv": spmv, "numba": numba}[args.what](args.threads, args.seconds)
+        {"power": power, "spmv": spmv, "spmm": spmm, "numba": numba}[args.what](args.threads, args.seconds)
 
 
 if __name__ == "__main__":

@@ -186,7 +186,12 @@ int ec_spmm_csr_threads(int64_t m, int64_t n, int64_t k, int threads); /* for n 
 int ec_spmm_csr(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const ec_csr *w, const float *bias, int act, float *y,
                 int64_t ldy, int threads, void *workspace, size_t size);
 
-/* The same with int8 codes and x quantised per row: x float32 [m][ldx]; or NULL, and xq[m][k], xscale[m], xzero[m] are the quantised
+/* y[n][ldy] = w b, b[k][ldb] of m columns: the bits of ec_spmm_csr for their transposes, with its workspace, and nothing is turned. w is derived
+ * for m, as EC_CSR_BLOCKS or EC_CSR_PAIRS. */
+int ec_spmm_csr_columns(int64_t m, int64_t n, int64_t k, const float *b, int64_t ldb, const ec_csr *w, float *y, int64_t ldy, int threads,
+                        void *workspace, size_t size);
+
+/* As ec_spmm_csr with int8 codes and x quantised per row: x float32 [m][ldx]; or NULL, and xq[m][k], xscale[m], xzero[m] are the quantised
  * rows. As in ec_gemm_s8c the sums are exact integers and y has the same bits on every ISA, thread count and m. */
 size_t ec_spmm_csr8_workspace(int64_t m, int64_t k, int threads);
 int ec_spmm_csr8_threads(int64_t m, int64_t n, int64_t k, int threads);
@@ -264,6 +269,11 @@ size_t ec_kd_loss_workspace(int64_t m, int64_t n, int threads);
 int ec_kd_loss_threads(int64_t m, int64_t n, int64_t k, int threads); /* k is not used */
 int ec_kd_loss(int64_t m, int64_t n, const float *student, int64_t lds, const float *teacher, int64_t ldt, const int64_t *labels,
                const double *weight, const ec_kd *how, double *loss, float *grad, int64_t ldg, int threads, void *workspace, size_t size);
+
+/* ---- matrices ------------------------------------------------------------------------------------------------------ */
+
+/* y[columns][ldy] = x[rows][ldx] turned. They do not overlap. */
+void ec_transpose(int64_t rows, int64_t columns, const float *x, int64_t ldx, float *y, int64_t ldy, int threads);
 
 /* ---- files --------------------------------------------------------------------------------------------------------- */
 

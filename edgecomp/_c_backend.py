@@ -289,6 +289,24 @@ def spmm_csr(x: Float32, w: CSRWeight, bias: Float32 | None, activation: str | N
         _recover(status, lib.ec_spmm_csr_workspace(m, k, threads))
 
 
+def spmm_csr_columns(b: Float32, w: CSRWeight, y: Float32, threads: int = 0) -> bool:
+    """y [N, M] = w @ b [K, M] where neither has to be turned. False: nothing is done, this weight is read by rows of x."""
+    n, k = w.shape
+    m = y.shape[1]
+    if w.scale is not None or w.derived is None or m < 2 or min(n, k) == 0 or lib.ec_csr_kind(m, n, k, _csr_pointers(w)) == lib.EC_CSR_ROWS:
+        return False
+    args = m, n, k, *_matrix(_FLOATS, b, m), _csr_struct(w, m), *_matrix(_FLOATS, y, m), threads
+    while status := lib.ec_spmm_csr_columns(*args, _scratch.pointer, _scratch.size):
+        _recover(status, lib.ec_spmm_csr_workspace(m, k, threads))
+    return True
+
+
+def transpose(a: Float32, out: Float32, threads: int = 0) -> None:
+    """out[...] = a.T"""
+    rows, columns = a.shape
+    lib.ec_transpose(rows, columns, *_matrix(_FLOATS, a, columns), *_matrix(_FLOATS, out, rows), threads)
+
+
 def spmm_csr8(
     x: Float32 | QuantizedRows, w: CSRWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0
 ) -> None:

@@ -270,6 +270,9 @@ def gemm_s8g(
     _gemm_grouped(x, w, bias, activation, y, threads)
 
 
+spmm_csr_columns, transpose = reference.spmm_csr_columns, reference.transpose
+
+
 def csr_form(w: CSRWeight, m: int) -> str:
     """How m rows of x meet a CSR weight."""
     return "read as blocks of rows and inputs, derived at the first call" if _reads_blocks(w, m) else "read row by row, as it is stored"

@@ -305,12 +305,18 @@ def spmm(a: Any, b: Any, *, out: npt.NDArray[np.float32] | None = None, threads:
         raise ValueError(f"spmm: b has shape {b.shape}, a takes [{k}, M] or [{k}]")
     if out is not None:
         arrays.check_out(out, (n, *b.shape[1:]), _FLOAT32, "spmm: out", b)
-    pool.limit(threads, "spmm: threads")
-    y = linear(b.T, a, threads=threads)
-    if out is None:
-        return np.ascontiguousarray(y.T)
-    out[...] = y.T
-    return out
+    limit, use = pool.limit(threads, "spmm: threads"), backend.current()
+    if b.ndim == 1:
+        return linear(b, a, out=out, threads=threads)
+    y = np.empty((n, b.shape[1]), np.float32) if out is None else out
+    if isinstance(a, CSRWeight) and arrays.walkable(b) and use.spmm_csr_columns(b, a, y, limit):
+        return y
+    x = b.T
+    if not arrays.walkable(x):
+        x = np.empty(x.shape, np.float32)
+        use.transpose(arrays.rows(b), x, limit)
+    use.transpose(linear(x, a, threads=threads), y, limit)
+    return y
 
 
 @dataclass(frozen=True)

@@ -219,6 +219,16 @@ def spmm_csr8(
     _finish(v, activation, y, None, 0)
 
 
+def spmm_csr_columns(b: Float32, w: CSRWeight, y: Float32, threads: int = 0) -> bool:
+    """y = w @ b where neither has to be turned; False if nothing is gained by that."""
+    return False
+
+
+def transpose(a: Float32, out: Float32, threads: int = 0) -> None:
+    """out[...] = a.T"""
+    out[...] = a.T
+
+
 def csr_form(w: CSRWeight, m: int) -> str:
     """How m rows of x meet a CSR weight."""
     return "read row by row, as it is stored"

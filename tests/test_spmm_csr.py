@@ -178,6 +178,21 @@ def test_spmm(impl):
     assert ec.spmm(w, b[:, :0]).shape == (20, 0)
 
 
+@pytest.mark.parametrize("bits_", [None, 8])
+def test_spmm_has_the_bits_of_linear(impl, bits_):
+    for m, density in ((1, 0.3), (2, 0.1), (9, 0.5), (33, 0.3), (70, 0.02), (130, 0.5), (200, 0.1)):
+        a, wide = ec.to_csr(matrix(90, 300, density), bits_), rng.standard_normal((300, m + 3)).astype(f)
+        b = wide[:, 2 : 2 + m]
+        wanted = np.ascontiguousarray(ec.linear(b.T, a).T)
+        for given in (b, np.ascontiguousarray(b), np.asfortranarray(b), wide[::-1][::-1, 2 : 2 + m]):
+            for threads in (1, 3):
+                assert_bits(ec.spmm(a, given, threads=threads), wanted)
+        y, untouched = padded_output(90, m)
+        assert ec.spmm(a, b, out=y) is y
+        assert_bits(np.ascontiguousarray(y), wanted)
+        assert untouched()
+
+
 def test_spmm_of_a_scipy_matrix_with_one_vector(impl):
     """Runs on its own arrays: indices in any order, duplicates too, and whatever is dense enough for masks."""
     sparse = pytest.importorskip("scipy.sparse")

@@ -23,6 +23,7 @@ typedef struct {
     int act;
     float *y;
     int64_t ldy;
+    int columns; /* x is [k][ldx], and y [n][ldy]: tokens are in the lanes already */
     /* what run() plans */
     int kind;
     ec_csr_parts form;
@@ -117,6 +118,15 @@ static int8_t *lines(const job *j, int64_t group, int64_t k0)
     return (int8_t *)j->panel + each * (first_token(j, group) * wide + k0 * lanes_of(j, group));
 }
 
+/* Some values, of which there are rarely many: in sixteens, for which no function is called. */
+static void copy(float *to, const float *from, int64_t count)
+{
+    for (; count >= 16; count -= 16, to += 16, from += 16)
+        memcpy(to, from, 64);
+    for (; count > 0; count--)
+        *to++ = *from++;
+}
+
 /* Some inputs of a group. */
 static void pack(void *ctx, int64_t chunk, int thread)
 {
@@ -131,9 +141,15 @@ static void pack(void *ctx, int64_t chunk, int thread)
     }
     const int64_t token0 = first_token(j, group), lanes = first_token(j, group + 1) - token0;
     const int tokens = (int)EC_MIN(j->m - token0, lanes);
-    const float *x = j->x + token0 * j->ldx + k0;
+    const float *x = j->columns ? j->x + k0 * j->ldx + token0 : j->x + token0 * j->ldx + k0;
     float *panel = j->panel + token0 * j->k + k0 * lanes;
-    if (j->pack && lanes >= 16)
+    if (j->columns)
+        for (int64_t i = 0; i < k; i++, panel += lanes) {
+            copy(panel, x + i * j->ldx, tokens);
+            for (int64_t t = tokens; t < lanes; t++)
+                panel[t] = 0;
+        }
+    else if (j->pack && lanes >= 16)
         j->pack(tokens, k, x, j->ldx, panel, lanes);
     else
         j->transpose(tokens, k, x, j->ldx, panel, lanes);
@@ -200,6 +216,11 @@ static void spmm_chunk(void *ctx, int64_t chunk, int thread)
     for (int64_t kb = 0; kb < j->form.blocks_k; kb++)
         for (int64_t b = b0; b < b1; b++)
             multiply(j, b, kb, group, sums + (j->form.row[b] - row0) * lanes);
+    if (j->columns) {
+        for (int64_t r = 0; r < rows; r++)
+            copy(j->y + (row0 + r) * j->ldy + token0, sums + r * lanes, tokens);
+        return;
+    }
     if (j->finish)
         j->finish(rows, tokens, sums, lanes, j->bias ? j->bias + row0 : NULL, j->act == EC_ACT_RELU, j->y + token0 * j->ldy + row0, j->ldy);
     else if (j->finish8) {
@@ -282,6 +303,14 @@ int ec_spmm_csr(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, co
                 int64_t ldy, int threads, void *memory, size_t size)
 {
     job j = {.m = m, .n = n, .k = k, .x = x, .ldx = ldx, .w = w, .bias = bias, .act = act, .y = y, .ldy = ldy};
+    return run(&j, threads, memory, size);
+}
+
+int ec_spmm_csr_columns(int64_t m, int64_t n, int64_t k, const float *b, int64_t ldb, const ec_csr *w, float *y, int64_t ldy, int threads,
+                        void *memory, size_t size)
+{
+    assert(w->derived[ec_csr_kind(m, n, k, w)]);
+    job j = {.m = m, .n = n, .k = k, .x = b, .ldx = ldb, .w = w, .y = y, .ldy = ldy, .columns = 1};
     return run(&j, threads, memory, size);
 }
 

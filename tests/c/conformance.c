@@ -43,6 +43,7 @@ static const op OPS[] = {
     {"spmm_csr8", make_spmm_csr8, check_spmm_csr8, 1, 1, 1, {"spmm_csr8", "quantize_rows", "activation"}},
     {"spmm_nm", make_spmm_nm, check_spmm_nm, 1, 1, 1, {"spmm_nm", "gemm_f32", "activation"}},
     {"spmm_nm8", make_spmm_nm8, check_spmm_nm8, 1, 1, 1, {"spmm_nm8", "quantize_rows", "activation"}},
+    {"transpose", make_rows, check_transpose, 1, 0, 1, {"gemm_f32"}},
     {"activation", make_activation, check_activation, 1, 1, 0, {"activation", "gemm_s8c"}},
     {"kd_loss", make_kd, check_kd, 1, 1, 0, {"kd_loss"}},
     {"crc32", make_crc, check_crc, 0, 0, 1, {"crc32"}},

@@ -192,4 +192,21 @@ static void check_activation(const problem *p)
         check_floats(p->m, p->n, y, o.ldy, values, o.act, 1);
     }
 }
+
+static void check_transpose(const problem *p)
+{
+    const int64_t ldy = p->m + below(9);
+    const int threads = 1 + below(4);
+    float *y = place(Y, 4 * extent(p->k, p->m, ldy));
+    snprintf(now->call, sizeof now->call, "ldx=%lld ldy=%lld threads=%d", (long long)p->ldx, (long long)ldy, threads);
+    enter();
+    ec_transpose(p->m, p->k, p->x, p->ldx, y, ldy, threads);
+    leave(EC_OK, EC_OK);
+    for (int64_t i = 0; i < p->m; i++)
+        for (int64_t c = 0; c < p->k; c++)
+            if (memcmp(&p->x[i * p->ldx + c], &y[c * ldy + i], 4))
+                fail("y[%lld][%lld]", (long long)c, (long long)i);
+    check_gaps(y, p->k, p->m, ldy, 4);
+    now->passed++;
+}
 #endif

@@ -90,7 +90,40 @@ static void call_spmm_csr(const problem *p, const options *o, int plain, float *
     leave(ec_spmm_csr(p->m, p->n, p->k, p->x, p->ldx, &csr, o->bias ? p->bias : NULL, o->act, y, o->ldy, o->threads, work, size), EC_OK);
 }
 
-static void check_spmm_csr(const problem *p) { check_float_op(p, call_spmm_csr, 1); }
+/* b and y of other pitches than x and y. */
+static void check_columns(const problem *p)
+{
+    const int kind = ec_csr_kind(p->m, p->n, p->k, &csr), threads = 1 + below(4);
+    const int64_t ldb = p->m + below(3), ldy = p->m + below(3);
+    if (p->m < 2 || !csr.derived[kind])
+        return;
+    snprintf(now->call, sizeof now->call, "columns ldb=%lld ldy=%lld threads=%d", (long long)ldb, (long long)ldy, threads);
+    static float *rows;
+    resized(&rows, (size_t)(p->m * p->n));
+    float *b = place(XQ, 4 * extent(p->k, p->m, ldb));
+    for (int64_t c = 0; c < p->k; c++)
+        for (int64_t i = 0; i < p->m; i++)
+            b[c * ldb + i] = p->x[i * p->ldx + c];
+    const size_t size = ec_spmm_csr_workspace(p->m, p->k, threads);
+    void *work = place(WORK, size);
+    float *y = place(Y, 4 * extent(p->n, p->m, ldy));
+    enter();
+    leave(ec_spmm_csr(p->m, p->n, p->k, p->x, p->ldx, &csr, NULL, EC_ACT_NONE, rows, p->n, threads, work, size), EC_OK);
+    enter();
+    leave(ec_spmm_csr_columns(p->m, p->n, p->k, b, ldb, &csr, y, ldy, threads, work, size), EC_OK);
+    for (int64_t i = 0; i < p->m; i++)
+        for (int64_t j = 0; j < p->n; j++)
+            if (memcmp(&rows[i * p->n + j], &y[j * ldy + i], 4))
+                fail("y[%lld][%lld] is not what rows give", (long long)j, (long long)i);
+    check_gaps(y, p->n, p->m, ldy, 4);
+    now->passed++;
+}
+
+static void check_spmm_csr(const problem *p)
+{
+    check_float_op(p, call_spmm_csr, 1);
+    check_columns(p);
+}
 
 /* ---- spmm_csr8: the bits of the dense product with the same zeros ----------------------------------------------------------- */
 
