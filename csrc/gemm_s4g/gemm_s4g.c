@@ -95,7 +95,9 @@ static void strip_rows(const job *j, int64_t strip, int64_t block)
 {
     const int64_t col0 = strip * EC_STRIP;
     const int64_t record = (int64_t)ec_record_bytes(j->w, j->bits);
-    for (int64_t tile = ec_part(j->tiles, j->row_blocks, block); tile < ec_part(j->tiles, j->row_blocks, block + 1); tile++) {
+    const int64_t tile0 = ec_part(j->tiles, j->row_blocks, block);
+    const int far = ec_l2_bytes() >= FAR_L2;
+    for (int64_t tile = tile0; tile < ec_part(j->tiles, j->row_blocks, block + 1); tile++) {
         const int64_t row = ec_part(j->m, j->tiles, tile);
         const int mr = (int)(ec_part(j->m, j->tiles, tile + 1) - row);
         const ec_gemm_sg_tile t = {
@@ -112,7 +114,7 @@ static void strip_rows(const job *j, int64_t strip, int64_t block)
             .ldy = j->ldy,
             .cols = (int)EC_MIN(j->n - col0, EC_STRIP),
             .relu = j->act == EC_ACT_RELU,
-            .far = ec_l2_bytes() >= FAR_L2,
+            .far = far && tile == tile0,
         };
         j->impl->tile(mr, &t);
         if (j->act > EC_ACT_RELU)

@@ -80,7 +80,7 @@ EC_INLINE void tile(int mr, int bits, int kind, const ec_gemm_sg_tile *t)
     enum { LINES = 4 };
     const int8_t *x = t->x;
     const uint8_t *w = t->w;
-    const int quads_of_line = bits == 4 ? 2 : 1, scale_bytes = t->scale_bytes;
+    const int quads_of_line = bits == 4 ? 2 : 1, scale_bytes = t->scale_bytes, far = t->far;
     __m512 y[6][2];
 #pragma GCC unroll 6
     for (int i = 0; i < mr; i++)
@@ -97,8 +97,11 @@ EC_INLINE void tile(int mr, int bits, int kind, const ec_gemm_sg_tile *t)
         }
         for (int q = t->quads; q > 0; q -= 2 * quads_of_line) {
 #pragma GCC unroll 2
-            for (int l = 0; l < 2; l++, codes += 4 * EC_STRIP, x += 4 * mr * quads_of_line)
+            for (int l = 0; l < 2; l++, codes += 4 * EC_STRIP, x += 4 * mr * quads_of_line) {
+                if (far)
+                    _mm_prefetch((const char *)codes + 6144, _MM_HINT_T0);
                 line(mr, bits, codes, x, acc);
+            }
         }
         x += 8 * mr;
 #pragma GCC unroll 2
