@@ -48,8 +48,8 @@ enum {
     EC_MAX_THREADS = 1024
 };
 
-/* Bytes of L2 that a core has; 0 where the system does not say. */
-int64_t ec_l2_bytes(void);
+/* Whether this CPU's memory is so far away that prefetching in software pays for few rows. */
+int ec_memory_is_far(void);
 
 static inline int64_t ec_div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -119,6 +119,7 @@ typedef struct {
     int cols, relu;      /* columns that exist, 1 .. 16 * nv: the others are computed and not stored */
     const char *ahead;   /* memory to bring into L2 meanwhile: the weights of the tile after */
     int64_t ahead_bytes; /* a multiple of 64; 0 for none */
+    int far;             /* memory is far: up to 3 rows ask for their weights ahead of their use */
 } ec_gemm_s8c_tile;
 typedef void ec_gemm_s8c_tile_fn(int mr, int nv, const ec_gemm_s8c_tile *t);
 
@@ -161,7 +162,7 @@ typedef struct {
     float *y;            /* [mr][ldy] */
     int64_t ldy;
     int cols, relu;      /* columns that exist, 1 .. 32 */
-    int far;             /* memory is far: ask for records ahead of their use. One row only */
+    int far;             /* memory is far, and no tile before has had these records: ask for them ahead of their use */
 } ec_gemm_sg_tile;
 typedef void ec_gemm_sg_tile_fn(int mr, const ec_gemm_sg_tile *t);
 
@@ -243,6 +244,7 @@ typedef struct {
     const float *ahead;  /* as in ec_gemm_s8c_tile, for each panel */
     int64_t ahead_panel; /* floats from one panel's to the next's */
     int64_t ahead_lines; /* cache lines of each */
+    int far;             /* as there */
 } ec_gemm_f32_tile;
 typedef void ec_gemm_f32_tile_fn(int mr, int nv, const ec_gemm_f32_tile *t);
 

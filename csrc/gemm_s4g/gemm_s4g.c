@@ -8,9 +8,6 @@ enum {
     CHUNKS_PER_THREAD = 8,
     BLOCK_ROWS = 256,
     RUNS_PER_THREAD = 2,
-    /* Where prefetching pays. CPUs whose cores have so much L2 are far from their memory: on a Xeon one row that comes from there takes 0.7 to
-     * 0.85 of the time, and one in L3 the same; a Zen 4, with half of that L2, loses by it in both (bench/README.md). */
-    FAR_L2 = 2 << 20,
 };
 
 typedef struct {
@@ -96,7 +93,7 @@ static void strip_rows(const job *j, int64_t strip, int64_t block)
     const int64_t col0 = strip * EC_STRIP;
     const int64_t record = (int64_t)ec_record_bytes(j->w, j->bits);
     const int64_t tile0 = ec_part(j->tiles, j->row_blocks, block);
-    const int far = ec_l2_bytes() >= FAR_L2;
+    const int far = ec_memory_is_far();
     for (int64_t tile = tile0; tile < ec_part(j->tiles, j->row_blocks, block + 1); tile++) {
         const int64_t row = ec_part(j->m, j->tiles, tile);
         const int mr = (int)(ec_part(j->m, j->tiles, tile + 1) - row);

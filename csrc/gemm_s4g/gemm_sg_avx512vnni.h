@@ -1,6 +1,8 @@
 /* The grouped tile with vpdpbusd: up to 6 rows x 32 columns, 12 ZMM of int32 sums and 12 of floats. Included inside an AVX-512 VNNI
  * target region. Codes are the unsigned operand as they are; the sums of a group begin at -zero * sum(x), which costs nothing. The two
  * products that scale a sum take the dot products' place: 8 of 10 in groups of 32 is the most. */
+enum { AHEAD = 6144 }; /* bytes to prefetch where memory is far, every second line: the CPU brings its neighbour too */
+
 EC_INLINE __m512i dot(__m512i acc, __m512i u8, __m512i s8)
 {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(u8), "v"(s8)); /* inline: see gemm_s8c_avx512vnni.c */
@@ -77,7 +79,6 @@ EC_INLINE void line(int mr, int bits, const uint8_t *codes, const int8_t *x, __m
 
 EC_INLINE void tile(int mr, int bits, int kind, const ec_gemm_sg_tile *t)
 {
-    enum { LINES = 4 };
     const int8_t *x = t->x;
     const uint8_t *w = t->w;
     const int quads_of_line = bits == 4 ? 2 : 1, scale_bytes = t->scale_bytes, far = t->far;
@@ -99,7 +100,7 @@ EC_INLINE void tile(int mr, int bits, int kind, const ec_gemm_sg_tile *t)
 #pragma GCC unroll 2
             for (int l = 0; l < 2; l++, codes += 4 * EC_STRIP, x += 4 * mr * quads_of_line) {
                 if (far)
-                    _mm_prefetch((const char *)codes + 6144, _MM_HINT_T0);
+                    _mm_prefetch((const char *)codes + AHEAD, _MM_HINT_T0);
                 line(mr, bits, codes, x, acc);
             }
         }
@@ -121,11 +122,9 @@ EC_INLINE void tile(int mr, int bits, int kind, const ec_gemm_sg_tile *t)
     finish(mr, t, y);
 }
 
-/* One row, bound by reading the records: a code is loaded once, and high nibbles are not shifted down, their sum is. far: prefetch every
- * second line, the CPU brings its neighbour too. */
+/* One row, bound by reading the records: a code is loaded once, and high nibbles are not shifted down, their sum is. */
 EC_INLINE void one_row(int bits, int kind, int scale_bytes, int far, const ec_gemm_sg_tile *t)
 {
-    enum { AHEAD = 6144 };
     const __m512i low = _mm512_set1_epi8(15), high = _mm512_set1_epi8((char)0xF0);
     const int8_t *x = t->x;
     const uint8_t *w = t->w;

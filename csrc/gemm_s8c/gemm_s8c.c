@@ -140,6 +140,7 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
             .relu = j->act == EC_ACT_RELU,
             .ahead = ahead,
             .ahead_bytes = ahead_bytes,
+            .far = ec_memory_is_far(),
         };
         if (j->k > EXACT_K && !j->yi)
             long_tile(j, mr, nv, &t);
