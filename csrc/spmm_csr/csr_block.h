@@ -18,6 +18,10 @@ EC_INLINE void block(int vecs, int chains, const ec_csr_block *b)
             EC_UNROLL(16)
             for (int h = 0; h < vecs; h++)
                 acc[u][h] = vzero();
+        if (b->far) {
+            __builtin_prefetch((const char *)value + 4096);
+            __builtin_prefetch((const char *)local + 2048);
+        }
         int left = b->count[r];
         for (; left >= chains; left -= chains, local += chains, value += chains)
             EC_UNROLL(4)

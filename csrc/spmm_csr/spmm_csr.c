@@ -172,7 +172,7 @@ static void multiply(const job *j, int64_t b, int64_t kb, int64_t group, float *
     const int64_t token0 = first_token(j, group), lanes = first_token(j, group + 1) - token0;
     const ec_csr_block block = {
         .rows = each, .first = kb == 0, .count = count, .order = count + (j->kind == EC_CSR_PAIRS ? 3 : 1) * each, .local = f->local + start[0],
-        .value = (const float *)f->value + start[1], .sums = sums, .x = j->panel + token0 * j->k + k0 * lanes};
+        .value = (const float *)f->value + start[1], .sums = sums, .x = j->panel + token0 * j->k + k0 * lanes, .far = lanes <= 16 && ec_memory_is_far()};
     if (j->kind == EC_CSR_PAIRS)
         ec_use_csr_pairs()((int)lanes, &block);
     else
