@@ -46,7 +46,7 @@ EC_INLINE void tile(int mr, int nv, int unroll, const ec_gemm_f32_tile *t)
 #pragma GCC unroll 3
                 for (int v = 0; v < nv; v++)
                     b[v] = _mm512_loadu_ps(w + v * t->panel + 16 * u);
-                if (mr < 4 && t->far)
+                if (mr < 4 && t->far) /* more rows have `ahead` */
                     _mm_prefetch((const char *)(w + 16 * u) + 8192, _MM_HINT_T0);
 #pragma GCC unroll 8
                 for (int i = 0; i < mr; i++) {
