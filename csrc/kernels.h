@@ -412,6 +412,14 @@ static inline int64_t ec_nm_kept(int64_t k, const ec_nm *w) { return k / w->m * 
 static inline int ec_nm_bits(const ec_nm *w) { return w->m <= 4 ? 2 : 4; }
 static inline int64_t ec_nm_words(int64_t kept, const ec_nm *w) { return ec_div_up(kept, 32 / ec_nm_bits(w)); }
 
+/* Where the group of each kept input begins. */
+static inline void ec_nm_groups(int64_t kept, const ec_nm *w, int32_t *group)
+{
+    for (int64_t e = 0, first = 0; e < kept; first += w->m)
+        for (int i = 0; i < w->n && e < kept; i++)
+            group[e++] = (int32_t)first;
+}
+
 /* Place of kept input e among the words of its output or block, which are `stride` apart: entry 4 i + b of a word is in byte b, from bit
  * bits * i on. */
 static inline int ec_nm_place(const uint32_t *words, int64_t stride, int bits, int64_t e)

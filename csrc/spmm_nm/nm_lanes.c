@@ -9,7 +9,8 @@ enum {
     LANES = 32, MOST_LANES = 48,
     STEP = 256,      /* inputs, 32 KB, */
     KEPT = 64,       /* and kept ones of a step, at most */
-    GROUPS = 8,      /* of a chunk, */
+    GROUPS = 8,      /* of a chunk, whose tokens are so many at most, */
+    TOKENS = (GROUPS - 1) * LANES + MOST_LANES,
     OUTPUTS = 512,   /* and outputs: 512 KB of sums */
     PACK_K = 256,    /* inputs to pack at a time */
     CHUNKS_PER_THREAD = 8
@@ -44,7 +45,7 @@ static int64_t input_stride(int64_t kept) { return ec_div_up(kept, 16) * 16; }
 
 static int64_t scratch_bytes(int64_t k, const ec_nm *w)
 {
-    return 4 * most_blocks(w) * (w->block * (GROUPS * LANES + MOST_LANES - LANES) + input_stride(ec_nm_kept(k, w)));
+    return 4 * most_blocks(w) * (w->block * TOKENS + input_stride(ec_nm_kept(k, w)));
 }
 
 static int64_t padded(int64_t m) { return ec_div_up(m, 16) * 16; }
@@ -72,9 +73,9 @@ static void multiply_chunk(void *ctx, int64_t chunk, int thread)
     const int64_t each = w->block / EC_PANEL, stride = input_stride(j->kept), step = EC_MIN(STEP / w->m * w->n, KEPT);
     const int64_t block0 = chunk / j->token_blocks * j->chunk_blocks, block1 = EC_MIN(j->blocks, block0 + j->chunk_blocks);
     const int64_t panel0 = block0 * each, panel1 = EC_MIN(j->panels, block1 * each), col0 = panel0 * EC_PANEL;
-    const int64_t group0 = chunk % j->token_blocks * GROUPS, group1 = EC_MIN(j->groups, group0 + GROUPS);
+    const int64_t group_sums = LANES * (panel1 - panel0) * EC_PANEL, group0 = chunk % j->token_blocks * GROUPS, group1 = EC_MIN(j->groups, group0 + GROUPS);
     float *sums = (float *)(void *)(j->scratch + (int64_t)thread * scratch_bytes(j->k, w));
-    int32_t *input = (int32_t *)(void *)(sums + most_blocks(w) * w->block * (GROUPS * LANES + MOST_LANES - LANES));
+    int32_t *input = (int32_t *)(void *)(sums + most_blocks(w) * w->block * TOKENS);
 
     for (int64_t b = block0; b < block1; b++)
         j->inputs(ec_nm_bits(w), j->kept, w->packed + b * ec_nm_words(j->kept, w), j->group, input + (b - block0) * stride);
@@ -92,7 +93,7 @@ static void multiply_chunk(void *ctx, int64_t chunk, int thread)
                     .input = input + (p - panel0) / each * stride + e,
                     .x = j->lanes + g * LANES * j->k,
                     .w = w->values + (p * j->kept + e) * EC_PANEL,
-                    .sums = sums + (g - group0) * LANES * (panel1 - panel0) * EC_PANEL + (p - panel0) * EC_PANEL * lanes,
+                    .sums = sums + part * group_sums + (p - panel0) * EC_PANEL * lanes,
                     .ahead = w->values + (next + ec_part(lines, parts, part)) * EC_PANEL,
                     .ahead_lines = lines > 0 ? ec_part(lines, parts, part + 1) - ec_part(lines, parts, part) : 0,
                 });
@@ -103,7 +104,7 @@ static void multiply_chunk(void *ctx, int64_t chunk, int thread)
     for (int64_t g = group0; g < group1; g++) {
         const int64_t token0 = g * LANES, tokens = EC_MIN(j->m - token0, lanes_of(j, g));
         float *y = j->y + token0 * j->ldy + col0;
-        j->finish(cols, tokens, sums + (g - group0) * LANES * (panel1 - panel0) * EC_PANEL, lanes_of(j, g), j->bias ? j->bias + col0 : NULL,
+        j->finish(cols, tokens, sums + (g - group0) * group_sums, lanes_of(j, g), j->bias ? j->bias + col0 : NULL,
                   j->act == EC_ACT_RELU, y, j->ldy);
         if (j->act > EC_ACT_RELU)
             j->activation(j->act, tokens, cols, y, j->ldy);
@@ -131,8 +132,7 @@ int ec_nm_by_lanes(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx,
     j.lanes = (float *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
     j.scratch = (char *)(j.lanes + padded(m) * k);
     j.group = (int32_t *)(void *)(j.scratch + threads * scratch_bytes(k, w));
-    for (int64_t e = 0; e < j.kept; e++)
-        j.group[e] = (int32_t)(e / w->n * w->m);
+    ec_nm_groups(j.kept, w, j.group);
 
     ec_parallel(ec_threads_that_pay(threads, 0.06 * (double)m * (double)k), ec_div_up(k, PACK_K) * j.groups, pack_chunk, &j);
     const int work = ec_spmm_nm_threads(m, n, j.kept, threads);

@@ -242,9 +242,7 @@ static int run(job *j, int threads, void *workspace, size_t size)
     j->sx = (float *)(j->panel + panel_at(j->w, j->k, j->m, j->tiles));
     j->zero = (int32_t *)(j->sx + j->m);
     j->group = j->zero + j->m;
-    for (int64_t e = 0, first = 0; e < j->kept; first += j->w->m)
-        for (int i = 0; i < j->w->n && e < j->kept; i++)
-            j->group[e++] = (int32_t)first;
+    ec_nm_groups(j->kept, j->w, j->group);
     j->scratch = (char *)(((uintptr_t)(j->group + j->kept) + 63) & ~(uintptr_t)63);
     j->scratch_bytes = scratch_bytes(j->k, j->w);
 

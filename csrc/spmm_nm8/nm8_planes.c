@@ -156,8 +156,7 @@ int ec_nm8_planes(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, 
     j.sx = (float *)(j.scratch + threads * scratch_bytes(k, w));
     j.zero = (int32_t *)(j.sx + j.tiles * EC_PLANE);
     j.group = j.zero + j.tiles * EC_PLANE;
-    for (int64_t e = 0; e < j.kept; e++)
-        j.group[e] = (int32_t)(e / w->n * w->m);
+    ec_nm_groups(j.kept, w, j.group);
     ec_parallel(ec_threads_that_pay(threads, 0.1 * (double)m * (double)k), j.tiles, pack_tile, &j);
     ec_parallel(ec_spmm_nm8_threads(m, n, j.kept, threads), j.groups * j.blocks, planes_chunk, &j);
     return EC_OK;
