@@ -96,6 +96,7 @@ ec_csr8_finish_fn ec_csr8_finish_avx512;
 ec_spmm_csr8_fn ec_spmm_csr8_scalar, ec_spmm_csr8_avx2, ec_spmm_csr8_avxvnni, ec_spmm_csr8_avx512vnni, ec_spmm_csr8_neon, ec_spmm_csr8_neondot;
 ec_pack_csr8_fn ec_pack_csr8_scalar, ec_pack_csr8_avx2, ec_pack_csr8_avx512vnni, ec_pack_csr8_neon;
 ec_spmv_csr_fn ec_spmv_csr_scalar, ec_spmv_csr_avx2, ec_spmv_csr_avx512, ec_spmv_csr_avx512fp16;
+ec_spmv_sell_fn ec_spmv_sell_avx512fp16;
 ec_spmv_masks8_fn ec_spmv_masks8_avx512vnni;
 ec_spmv_masks_fn ec_spmv_masks_avx2, ec_spmv_masks_avx512;
 ec_spmm_nm_tile_fn ec_spmm_nm_tile_avx2, ec_spmm_nm_tile_avx512;
@@ -208,13 +209,13 @@ static const struct { int isa; ec_spmm_csr8_fn *fn; ec_pack_csr8_fn *pack; ec_cs
     {SCALAR, ec_spmm_csr8_scalar, ec_pack_csr8_scalar, NULL},
 };
 
-static const struct { int isa; ec_spmv_csr_fn *fn; } SPMV_CSR[] = {
+static const struct { int isa; ec_spmv_csr_fn *fn; ec_spmv_sell_fn *sell; } SPMV_CSR[] = {
 #ifdef EC_X86
-    {AVX512FP16, ec_spmv_csr_avx512fp16},
-    {AVX512, ec_spmv_csr_avx512},
-    {AVX2, ec_spmv_csr_avx2},
+    {AVX512FP16, ec_spmv_csr_avx512fp16, ec_spmv_sell_avx512fp16},
+    {AVX512, ec_spmv_csr_avx512, NULL},
+    {AVX2, ec_spmv_csr_avx2, NULL},
 #endif
-    {SCALAR, ec_spmv_csr_scalar},
+    {SCALAR, ec_spmv_csr_scalar, NULL},
 };
 
 static const struct { int isa; ec_spmv_masks_fn *fn; } SPMV_MASKS[] = {
@@ -377,6 +378,7 @@ ec_spmm_csr8_fn *ec_use_spmm_csr8(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[
 ec_pack_csr8_fn *ec_use_pack_csr8(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[i].pack; }
 ec_csr8_finish_fn *ec_use_csr8_finish(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[i].finish; }
 ec_spmv_csr_fn *ec_use_spmv_csr(void) { CHOOSE(SPMV_CSR, i) return SPMV_CSR[i].fn; }
+ec_spmv_sell_fn *ec_use_spmv_sell(void) { CHOOSE(SPMV_CSR, i) return SPMV_CSR[i].sell; }
 ec_spmv_masks_fn *ec_use_spmv_masks(void) { CHOOSE(SPMV_MASKS, i) return SPMV_MASKS[i].fn; }
 ec_spmv_masks8_fn *ec_use_spmv_masks8(void)
 {

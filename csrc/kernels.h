@@ -311,6 +311,23 @@ typedef void ec_csr8_finish_fn(int64_t rows, int64_t tokens, const int32_t *sums
 /* sums[row1 - row0] = rows of w times one token x. int8 codes: x holds q - zero, and a sum is rounded once. */
 typedef void ec_spmv_csr_fn(const ec_csr *w, int64_t row0, int64_t row1, const float *x, float *sums);
 
+/* A weight in slices of 16 rows: see csr_sell.c. */
+typedef struct {
+    int64_t entry, tail; /* where its entries begin, and its part of `active` */
+    int32_t full, steps; /* steps that all 16 rows have, and those that are made together */
+} ec_sell_slice;
+typedef struct {
+    const ec_sell_slice *slice;
+    const int32_t *row;    /* [n]: the row of a lane */
+    const uint8_t *active; /* rows that have the steps from `full` on, the first so many lanes */
+    const void *input;     /* as the weight's indices */
+    const void *value;     /* and its values or codes */
+} ec_sell;
+enum { EC_SELL_WINDOW = 128 }; /* rows, among which those of a slice are */
+
+/* y[row] of the slices slice0 .. slice1 - 1 of a weight of n rows, as ec_spmv_csr_fn. */
+typedef void ec_spmv_sell_fn(const ec_csr *w, const ec_sell *f, int64_t n, int64_t slice0, int64_t slice1, const float *x, float *y);
+
 /* The same from the masks of w, float32: row r has 4 * words bytes of them. May read 32 bytes from the last entry of these rows on. */
 typedef void ec_spmv_masks_fn(const ec_csr *w, const uint8_t *mask, int64_t words, int64_t row0, int64_t row1, const float *x, float *sums);
 
@@ -335,6 +352,10 @@ enum { EC_FORM_ROWS = 128 }; /* most rows of a block, even */
 
 /* The index of an entry. */
 static inline int64_t ec_csr_input(const ec_csr *w, int64_t e) { return w->short_indices ? w->short_indices[e] : w->indices[e]; }
+
+size_t ec_csr_sell_bytes(int64_t n, const ec_csr *w);
+void ec_csr_sell(int64_t n, const ec_csr *w, void *form);
+ec_sell ec_csr_open_sell(int64_t n, const ec_csr *w, const void *form);
 
 size_t ec_csr_masks_bytes(int64_t n, int64_t k, const ec_csr *w);
 uint64_t *ec_csr_masks8(int64_t n, void *memory); /* behind the sums of int8 rows */
@@ -637,6 +658,7 @@ ec_spmm_csr8_fn *ec_use_spmm_csr8(void);
 ec_pack_csr8_fn *ec_use_pack_csr8(void);
 ec_csr8_finish_fn *ec_use_csr8_finish(void); /* or NULL, where the form is EC_CSR_BLOCKS */
 ec_spmv_csr_fn *ec_use_spmv_csr(void);
+ec_spmv_sell_fn *ec_use_spmv_sell(void); /* or NULL */
 ec_spmv_masks8_fn *ec_use_spmv_masks8(void); /* or NULL */
 ec_spmv_masks_fn *ec_use_spmv_masks(void); /* NULL: none */
 ec_quantize_rows_fn *ec_use_quantize_rows(void);

@@ -11,6 +11,7 @@ from edgecomp import reference
 from edgecomp._edgecomp_c import ffi, lib
 from edgecomp.grouped import GroupedInt8Weight, GroupedWeight, Int4Weight
 from edgecomp.nm import NMWeight
+from edgecomp.packing import aligned_empty
 from edgecomp.sparse import CSRWeight
 from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows
 
@@ -198,6 +199,7 @@ CSR_KINDS = {
     lib.EC_CSR_BLOCKS: "read as blocks of rows and inputs, derived at the first call",
     lib.EC_CSR_PAIRS: "read as blocks of inputs of pairs of rows, derived at the first call",
     lib.EC_CSR_MASKS: "read by a mask of its inputs for each row, derived at the first call",
+    lib.EC_CSR_SELL: "read in slices of 16 rows, the longest first, derived at the first call",
     lib.EC_CSR_SIGNED: "read as blocks of rows and inputs, derived at the first call",
 }
 
@@ -224,7 +226,7 @@ def _csr_struct(w: CSRWeight, m: int) -> Any:
     struct = _csr_pointers(w)
     kind = lib.ec_csr_kind(m, *w.shape, struct)
     if kind and w.derived is not None and kind not in w.derived:
-        memory = np.empty(-(-lib.ec_csr_derived_bytes(kind, *w.shape, struct) // 8), np.uint64)
+        memory = aligned_empty((-(-lib.ec_csr_derived_bytes(kind, *w.shape, struct) // 8),), np.uint64)
         pointer = _buffer(_VOID, memory)
         lib.ec_csr_derive(kind, *w.shape, struct, pointer)
         with _forming:  # what one thread derived stays

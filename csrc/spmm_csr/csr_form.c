@@ -1,4 +1,4 @@
-/* The forms in which the kernels read a CSR weight for more than one token: blocks of rows times blocks of inputs, so that a block's
+/* The forms in which the kernels read a CSR weight for more than one token (for one: csr_masks.c, csr_sell.c): blocks of rows times blocks of inputs, so that a block's
  * activations stay in L1 and its sums in L2. EC_CSR_BLOCKS and, in int8, EC_CSR_SIGNED have the rows one by one, EC_CSR_PAIRS two by two.
  *
  *   int64 blocks_n, blocks_k, block_k, most_rows
@@ -34,17 +34,17 @@ static int64_t block_inputs(int kind, int64_t n, int64_t k, const ec_csr *w)
 
 /* One token reads the CSR arrays, or masks where two fifths of the weights are stored: spreading the values of eight inputs costs less than
  * fetching their activations one by one then, and a bit for each weight is less to read than the indices. In int8 it is 64 inputs that are
- * spread at once, and a sixteenth of the weights is enough. Rows are read for several tokens too where blocks of
+ * spread at once, and a sixteenth of the weights is enough. Where gathers are fast, slices take the place of rows. Rows are read for several tokens too where blocks of
  * inputs would be emptier than one entry a row, and int8 sums that need 64 bits. Pairs gain where two rows have inputs in common, and tokens
  * enough to fill the registers. */
 int ec_csr_kind(int64_t m, int64_t n, int64_t k, const ec_csr *w)
 {
     if (n == 0 || k == 0)
         return EC_CSR_ROWS;
-    if (m == 1 && w->codes)
-        return k <= K_MAX && density(n, k, w) >= 1. / 16 && ec_use_spmv_masks8() ? EC_CSR_MASKS : EC_CSR_ROWS;
-    if (m == 1)
-        return density(n, k, w) >= 0.4 && ec_use_spmv_masks() ? EC_CSR_MASKS : EC_CSR_ROWS;
+    if (m == 1) {
+        const int masks = w->codes ? density(n, k, w) >= 1. / 16 && ec_use_spmv_masks8() : density(n, k, w) >= 0.4 && ec_use_spmv_masks();
+        return w->codes && k > K_MAX ? EC_CSR_ROWS : masks ? EC_CSR_MASKS : ec_use_spmv_sell() ? EC_CSR_SELL : EC_CSR_ROWS;
+    }
     if ((w->codes && k > K_MAX) || w->indptr[n] < n * (ec_div_up(k, block_inputs(EC_CSR_BLOCKS, n, k, w)) - 1))
         return EC_CSR_ROWS;
     if (w->codes)
@@ -241,15 +241,22 @@ static void form(int kind, int64_t n, int64_t k, const ec_csr *w, void *memory)
 
 size_t ec_csr_derived_bytes(int kind, int64_t n, int64_t k, const ec_csr *w)
 {
-    return kind == EC_CSR_ROWS ? 0 : kind == EC_CSR_MASKS ? ec_csr_masks_bytes(n, k, w) : form_bytes(kind, n, k, w);
+    switch (kind) {
+    case EC_CSR_ROWS: return 0;
+    case EC_CSR_MASKS: return ec_csr_masks_bytes(n, k, w);
+    case EC_CSR_SELL: return ec_csr_sell_bytes(n, w);
+    default: return form_bytes(kind, n, k, w);
+    }
 }
 
 void ec_csr_derive(int kind, int64_t n, int64_t k, const ec_csr *w, void *memory)
 {
-    if (kind == EC_CSR_MASKS)
-        ec_csr_masks(n, k, w, memory);
-    else if (kind != EC_CSR_ROWS)
-        form(kind, n, k, w, memory);
+    switch (kind) {
+    case EC_CSR_ROWS: break;
+    case EC_CSR_MASKS: ec_csr_masks(n, k, w, memory); break;
+    case EC_CSR_SELL: ec_csr_sell(n, w, memory); break;
+    default: form(kind, n, k, w, memory);
+    }
 }
 
 int64_t ec_csr_split(int64_t n, const int32_t *indptr, int64_t parts, int64_t i)

@@ -1,4 +1,4 @@
-/* CSR weights times one token after another: rows as they are, or by masks, shared out by the number of entries. */
+/* CSR weights times one token after another: rows as they are, by masks, or in slices, shared out by the number of entries. */
 #include "../kernels.h"
 
 enum { CHUNKS_PER_THREAD = 8, PAD = 64 /* inputs that masks address together, at most */ };
@@ -15,6 +15,8 @@ typedef struct {
     float *y;
     /* what ec_csr_by_rows plans */
     ec_spmv_csr_fn *spmv;
+    ec_spmv_sell_fn *sell; /* or NULL, as the next */
+    ec_sell slices;
     ec_spmv_masks_fn *masks;
     ec_spmv_masks8_fn *masks8;
     int64_t chunks;
@@ -36,9 +38,13 @@ static void rows_chunk(void *ctx, int64_t chunk, int thread)
     (void)thread;
     const job *j = ctx;
     const ec_csr *w = j->w;
-    const int64_t row0 = ec_csr_split(j->n, w->indptr, j->chunks, chunk), row1 = ec_csr_split(j->n, w->indptr, j->chunks, chunk + 1);
+    int64_t row0 = ec_csr_split(j->n, w->indptr, j->chunks, chunk), row1 = ec_csr_split(j->n, w->indptr, j->chunks, chunk + 1);
     float *y = j->y;
-    if (j->masks8) {
+    if (j->sell) { /* whole windows, whose rows are not in order */
+        row0 = EC_MIN(j->n, ec_div_up(row0, EC_SELL_WINDOW) * EC_SELL_WINDOW);
+        row1 = EC_MIN(j->n, ec_div_up(row1, EC_SELL_WINDOW) * EC_SELL_WINDOW);
+        j->sell(w, &j->slices, j->n, ec_div_up(row0, 16), ec_div_up(row1, 16), j->vector, y);
+    } else if (j->masks8) {
         const void *sum = w->derived[EC_CSR_MASKS];
         j->masks8(w, j->n, ec_div_up(j->k, 64), sum, ec_csr_masks8(j->n, (void *)(uintptr_t)sum), row0, row1, j->row, j->zero, y + row0);
     } else if (j->masks) {
@@ -50,11 +56,14 @@ static void rows_chunk(void *ctx, int64_t chunk, int thread)
         j->spmv(w, last, row1, j->vector, y + last);
     } else
         j->spmv(w, row0, row1, j->vector, y + row0);
-    for (int64_t r = row0; r < row1; r++) {
-        const float bias = j->bias ? j->bias[r] : -0.0f;
-        const float v = w->codes ? ec_canonical(y[r] * j->sx * w->scale[r] + bias) : y[r] + bias;
-        y[r] = j->act == EC_ACT_RELU && v <= 0 ? 0.0f : v;
-    }
+    if (w->codes)
+        for (int64_t r = row0; r < row1; r++)
+            y[r] = ec_canonical(y[r] * j->sx * w->scale[r] + (j->bias ? j->bias[r] : -0.0f));
+    else if (j->bias)
+        for (int64_t r = row0; r < row1; r++)
+            y[r] += j->bias[r];
+    for (int64_t r = row0; j->act == EC_ACT_RELU && r < row1; r++)
+        y[r] = y[r] <= 0 ? 0.0f : y[r];
     if (j->act > EC_ACT_RELU && row1 > row0)
         ec_use_activation()(j->act, 1, row1 - row0, y + row0, row1 - row0);
 }
@@ -96,9 +105,13 @@ static void prepare_token(void *ctx, int64_t chunk, int thread)
 int ec_csr_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale, const uint8_t *xzero,
                    const ec_csr *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace)
 {
-    const int by_masks = ec_csr_kind(m, n, k, w) == EC_CSR_MASKS && w->derived[EC_CSR_MASKS];
+    const int kind = ec_csr_kind(m, n, k, w), by_masks = kind == EC_CSR_MASKS && w->derived[EC_CSR_MASKS];
     job j = {.n = n, .k = k, .w = w, .bias = bias, .act = act};
     j.spmv = ec_use_spmv_csr();
+    if (kind == EC_CSR_SELL && w->derived[EC_CSR_SELL]) {
+        j.sell = ec_use_spmv_sell();
+        j.slices = ec_csr_open_sell(n, w, w->derived[EC_CSR_SELL]);
+    }
     j.masks = by_masks && !w->codes ? ec_use_spmv_masks() : NULL;
     j.masks8 = by_masks && w->codes ? ec_use_spmv_masks8() : NULL;
     j.row = (uint8_t *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);

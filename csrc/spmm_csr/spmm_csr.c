@@ -266,7 +266,7 @@ static int run(job *j, int threads, void *memory, size_t size)
     j->quantize = ec_use_quantize_rows();
     j->activation = ec_use_activation();
     j->kind = ec_csr_kind(j->m, j->n, j->k, j->w);
-    if (j->kind == EC_CSR_ROWS || j->kind == EC_CSR_MASKS || !j->w->derived[j->kind])
+    if (j->m == 1 || j->kind == EC_CSR_ROWS || !j->w->derived[j->kind])
         return ec_csr_by_rows(j->m, j->n, j->k, j->x, j->ldx, j->xq, j->xscale, j->xzero, j->w, j->bias, j->act, j->y, j->ldy, threads, memory);
     const int whole = unit(j->m, int8), most = most_lanes(j);
     const int one = int8 && j->kind != EC_CSR_SIGNED ? EC_MIN(whole, EC_LANES8) : whole;
