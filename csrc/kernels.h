@@ -311,6 +311,13 @@ typedef void ec_csr8_finish_fn(int64_t rows, int64_t tokens, const int32_t *sums
 /* sums[row1 - row0] = rows of w times one token x. int8 codes: x holds q - zero, and a sum is rounded once. */
 typedef void ec_spmv_csr_fn(const ec_csr *w, int64_t row0, int64_t row1, const float *x, float *sums);
 
+/* The same from the masks of w, float32: row r has 4 * words bytes of them. May read 32 bytes from the last entry of these rows on. */
+typedef void ec_spmv_masks_fn(const ec_csr *w, const uint8_t *mask, int64_t words, int64_t row0, int64_t row1, const float *x, float *sums);
+
+/* The same in int8: `sum` and `mask` of ec_csr_masks, x as quantised, padded to 64 inputs `words` times. Sums are of (x - zero), rounded once. */
+typedef void ec_spmv_masks8_fn(const ec_csr *w, int64_t n, int64_t words, const int32_t *sum, const uint64_t *mask, int64_t row0, int64_t row1,
+                               const uint8_t *x, int zero, float *sums);
+
 /* A weight in slices of 16 rows: see csr_sell.c. */
 typedef struct {
     int64_t entry, tail; /* where its entries begin, and its part of `active` */
@@ -327,13 +334,6 @@ enum { EC_SELL_WINDOW = 128 }; /* rows, among which those of a slice are */
 
 /* y[row] of the slices slice0 .. slice1 - 1 of a weight of n rows, as ec_spmv_csr_fn. */
 typedef void ec_spmv_sell_fn(const ec_csr *w, const ec_sell *f, int64_t n, int64_t slice0, int64_t slice1, const float *x, float *y);
-
-/* The same from the masks of w, float32: row r has 4 * words bytes of them. May read 32 bytes from the last entry of these rows on. */
-typedef void ec_spmv_masks_fn(const ec_csr *w, const uint8_t *mask, int64_t words, int64_t row0, int64_t row1, const float *x, float *sums);
-
-/* The same in int8: `sum` and `mask` of ec_csr_masks, x as quantised, padded to 64 inputs `words` times. Sums are of (x - zero), rounded once. */
-typedef void ec_spmv_masks8_fn(const ec_csr *w, int64_t n, int64_t words, const int32_t *sum, const uint64_t *mask, int64_t row0, int64_t row1,
-                               const uint8_t *x, int zero, float *sums);
 
 /* Where the parts of a form are, see csr_form.c. */
 typedef struct {
@@ -352,6 +352,9 @@ enum { EC_FORM_ROWS = 128 }; /* most rows of a block, even */
 
 /* The index of an entry. */
 static inline int64_t ec_csr_input(const ec_csr *w, int64_t e) { return w->short_indices ? w->short_indices[e] : w->indices[e]; }
+
+/* Rows by their entries, most first; equal ones as they were. */
+void ec_csr_sort_rows(int rows, const int64_t *entries, uint16_t *order);
 
 size_t ec_csr_sell_bytes(int64_t n, const ec_csr *w);
 void ec_csr_sell(int64_t n, const ec_csr *w, void *form);

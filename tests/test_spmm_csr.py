@@ -240,10 +240,12 @@ def test_what_is_derived_is_counted():
         w = ec.to_csr(matrix(40, 300, density), bits_)
         stored = sum(part.nbytes for part in w.arrays().values())
         assert w.nbytes == stored
-        ec.linear(np.ones((m, 300), f), w)
+        x = np.ones((m, 300), f)
+        told = "derived at the first call" in str(ec.explain(x, w))  # for one token on some ISAs only
+        ec.linear(x, w)
         derived = list(w.derived.values())
-        # one token: masks and slices, which C has on some ISAs only
-        assert len(derived) in ([0, 1] if m == 1 and compiled else [1] if m == 2 and compiled else [0])
+        assert len(derived) == told
+        assert told or m == 1 or not compiled
         assert w.nbytes == stored + sum(part.nbytes for part in derived)
 
 

@@ -1,5 +1,5 @@
-/* The forms in which the kernels read a CSR weight for more than one token (for one: csr_masks.c, csr_sell.c): blocks of rows times blocks of inputs, so that a block's
- * activations stay in L1 and its sums in L2. EC_CSR_BLOCKS and, in int8, EC_CSR_SIGNED have the rows one by one, EC_CSR_PAIRS two by two.
+/* The forms in which the kernels read a CSR weight for more than one token (for one: csr_masks.c, csr_sell.c): blocks of rows times blocks of
+ * inputs, so that a block's activations stay in L1 and its sums in L2. EC_CSR_BLOCKS and, in int8, EC_CSR_SIGNED have the rows one by one, EC_CSR_PAIRS two by two.
  *
  *   int64 blocks_n, blocks_k, block_k, most_rows
  *   int64 start[blocks_n][blocks_k][2], then the number of entries, as many as there are `local` and `value`
@@ -34,8 +34,8 @@ static int64_t block_inputs(int kind, int64_t n, int64_t k, const ec_csr *w)
 
 /* One token reads the CSR arrays, or masks where two fifths of the weights are stored: spreading the values of eight inputs costs less than
  * fetching their activations one by one then, and a bit for each weight is less to read than the indices. In int8 it is 64 inputs that are
- * spread at once, and a sixteenth of the weights is enough. Where gathers are fast, slices take the place of rows. Rows are read for several tokens too where blocks of
- * inputs would be emptier than one entry a row, and int8 sums that need 64 bits. Pairs gain where two rows have inputs in common, and tokens
+ * spread at once, and a sixteenth of the weights is enough. Where gathers are fast, slices take the place of rows. Rows are read for several
+ * tokens too where blocks of inputs would be emptier than one entry a row, and int8 sums that need 64 bits. Pairs gain where two rows have inputs in common, and tokens
  * enough to fill the registers. */
 int ec_csr_kind(int64_t m, int64_t n, int64_t k, const ec_csr *w)
 {
@@ -145,8 +145,7 @@ ec_csr_parts ec_csr_open(int kind, int64_t n, int int8, const void *form)
     return p;
 }
 
-/* The rows of a block, most entries first; equal ones as they were. */
-static void sort_rows(int rows, const int64_t *found, uint16_t *order)
+void ec_csr_sort_rows(int rows, const int64_t *found, uint16_t *order)
 {
     for (int i = 0; i < rows; i++) {
         int at = i;
@@ -223,7 +222,7 @@ static void form(int kind, int64_t n, int64_t k, const ec_csr *w, void *memory)
             if (pairs)
                 out += ec_csr_put_pairs(w, rows, done, found, kb * p.block_k, count, local + out, (float *)value + values);
             else
-                sort_rows(rows, found, count + rows);
+                ec_csr_sort_rows(rows, found, count + rows);
             for (int at = 0; at < rows; at++) {
                 const int i = pairs ? at : count[rows + at];
                 if (!pairs) {

@@ -15,15 +15,16 @@ static size_t round_up(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 
 static int64_t entries_of(const ec_csr *w, int64_t row) { return w->indptr[row + 1] - w->indptr[row]; }
 
-/* The rows of a window, most entries first; equal ones as they were. */
-static void sort_rows(int64_t rows, const ec_csr *w, int64_t row0, int32_t *order)
+/* The rows of a window, most entries first. */
+static void sort_window(int rows, const ec_csr *w, int64_t row0, int32_t *order)
 {
-    for (int64_t i = 0; i < rows; i++) {
-        int64_t at = i;
-        for (; at > 0 && entries_of(w, order[at - 1]) < entries_of(w, row0 + i); at--)
-            order[at] = order[at - 1];
-        order[at] = (int32_t)(row0 + i);
-    }
+    int64_t entries[EC_SELL_WINDOW];
+    uint16_t place[EC_SELL_WINDOW];
+    for (int i = 0; i < rows; i++)
+        entries[i] = entries_of(w, row0 + i);
+    ec_csr_sort_rows(rows, entries, place);
+    for (int i = 0; i < rows; i++)
+        order[i] = (int32_t)row0 + place[i];
 }
 
 /* How many steps a slice's rows make together, as many as one of them has: what has more entries costs some for itself. */
@@ -50,10 +51,10 @@ static ec_sell_slice plan(int64_t n, const ec_csr *w, int32_t *row, ec_sell_slic
     ec_sell_slice s = {0};
     for (int64_t row0 = 0; row0 < n; row0 += EC_SELL_WINDOW) {
         int32_t here[EC_SELL_WINDOW], *order = row ? row + row0 : here;
-        const int64_t rows = EC_MIN(n - row0, EC_SELL_WINDOW);
-        sort_rows(rows, w, row0, order);
-        for (int64_t i = 0; i < rows; i += 16) {
-            const int lanes = (int)EC_MIN(rows - i, 16);
+        const int rows = (int)EC_MIN(n - row0, EC_SELL_WINDOW);
+        sort_window(rows, w, row0, order);
+        for (int i = 0; i < rows; i += 16) {
+            const int lanes = EC_MIN(rows - i, 16);
             s.steps = steps_together(w, lanes, order + i);
             s.full = lanes == 16 ? (int32_t)EC_MIN(entries_of(w, order[i + 15]), s.steps) : 0;
             if (slice)
