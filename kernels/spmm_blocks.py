@@ -155,15 +155,15 @@ def spmm_blocks8(
     m, n = y.shape
     whole_k = -(-k // 16) * 16
     groups, blocks, blocks_k = -(-m // TOKENS8), len(rows) - 1, -(-k // inputs)
-    last = FEW8 if m - (groups - 1) * TOKENS8 <= FEW8 else TOKENS8
-    parts = (groups - 1) * (TOKENS8 // 16) + last // 16
+    last, parts = FEW8 if m - (groups - 1) * TOKENS8 <= FEW8 else TOKENS8, groups * (TOKENS8 // 16)
     codes = np.zeros((16, whole_k + 64), np.uint8)
     t = take(job, 0)
     while t < parts:
-        group = t // (TOKENS8 // 16)
+        group, part = t % groups, t // groups  # parts of one group, which share lines of the panel, are best made by one thread
         token0 = group * TOKENS8
         tokens = last if group == groups - 1 else TOKENS8
-        _pack_s8(x, q, scales, zeros, token0, tokens, t % (TOKENS8 // 16), k, codes, panel[token0 * whole_k :], sx, zero)
+        if part < tokens // 16:
+            _pack_s8(x, q, scales, zeros, token0, tokens, part, k, codes, panel[token0 * whole_k :], sx, zero)
         done(job, 0)
         t = take(job, 0)
     wait(job, 0, parts)

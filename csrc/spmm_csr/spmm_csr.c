@@ -34,6 +34,7 @@ typedef struct {
     ec_quantize_rows_fn *quantize;
     ec_activation_fn *activation;
     int64_t groups, chunks;
+    int threads;      /* that multiply */
     int lanes;        /* of the widest group: */
     int64_t units;    /* groups share out so many sixteens of tokens, or eights if there is only one */
     float *panel;     /* workspace: x for the kernels, float32 or int8, */
@@ -208,7 +209,9 @@ static void finish(const job *j, const float *sums, int64_t token, int64_t col, 
 static void spmm_chunk(void *ctx, int64_t chunk, int thread)
 {
     const job *j = ctx;
-    const int64_t part = chunk / j->groups, group = chunk % j->groups;
+    /* As many groups in turn as there are threads: x of one stays in each thread's L2, while weights stream. */
+    const int64_t group0 = chunk / (j->chunks * j->threads) * j->threads, wide = EC_MIN(j->groups - group0, j->threads);
+    const int64_t at = chunk - group0 * j->chunks, part = at / wide, group = group0 + at % wide;
     const int64_t b0 = ec_part(j->form.blocks_n, j->chunks, part), b1 = ec_part(j->form.blocks_n, j->chunks, part + 1);
     const int64_t token0 = first_token(j, group), lanes = lanes_of(j, group), tokens = EC_MIN(j->m - token0, lanes);
     const int64_t row0 = j->form.row[b0], rows = j->form.row[b1] - row0;
@@ -283,19 +286,19 @@ static int run(job *j, int threads, void *memory, size_t size)
         j->scratch = (float *)(j->zero + tokens + j->m);
         j->row = (uint8_t *)(j->scratch + (int64_t)threads * (SUMS + TURNED));
     }
-    const int work = ec_csr_threads((double)j->m, (double)j->w->indptr[j->n], threads);
+    j->threads = ec_csr_threads((double)j->m, (double)j->w->indptr[j->n], threads);
     const int packers = ec_threads_that_pay(threads, 0.1 * (double)j->m * (double)j->k);
     j->form = ec_csr_open(j->kind, j->n, int8, j->w->derived[j->kind]);
     j->pack = ec_use_csr_pack();
     j->finish = int8 || j->lanes < 16 ? NULL : ec_use_csr_finish();
     j->finish8 = j->kind == EC_CSR_SIGNED ? ec_use_csr8_finish() : NULL;
     const int64_t blocks = j->form.blocks_n, least = ec_div_up(blocks, EC_MIN(MOST_ROWS / j->form.most_rows, blocks));
-    const int64_t enough = ec_div_up(CHUNKS_PER_THREAD * work, j->groups);
-    j->chunks = work == 1 || enough < least ? least : EC_MIN(enough, blocks);
+    const int64_t enough = ec_div_up(CHUNKS_PER_THREAD * j->threads, j->groups);
+    j->chunks = j->threads == 1 || enough < least ? least : EC_MIN(enough, blocks);
     if (int8)
         ec_parallel(packers, 8 * j->groups, quantize_panel, j);
     ec_parallel(packers, ec_div_up(j->k, PACK_K) * j->groups, pack, j);
-    ec_parallel(work, j->chunks * j->groups, spmm_chunk, j);
+    ec_parallel(j->threads, j->chunks * j->groups, spmm_chunk, j);
     return EC_OK;
 }
 
