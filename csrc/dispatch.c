@@ -43,7 +43,7 @@ static unsigned detect(void)
         found |= 1u << AVX512;
         if (c & bit_AVX512VNNI)
             found |= 1u << AVX512VNNI | 1u << AVXVNNI_EVEX | (c & bit_AVX512VBMI ? 1u << AVX512VBMI : 0);
-        if (d & 1u << 23) /* AVX512-FP16 */
+        if (d & 1u << 23 && c & bit_AVX512VNNI && c & bit_GFNI) /* AVX512-FP16: every CPU with it has these */
             found |= 1u << AVX512FP16;
     }
     if (found & 1u << AVX2 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && a & 1u << 4) /* AVX-VNNI */
@@ -83,8 +83,8 @@ ec_gemm_s8c_tile_fn ec_gemm_s8c_tile_scalar, ec_gemm_s8c_tile_avx2, ec_gemm_s8c_
     ec_gemm_s8c_tile_avx512vnni, ec_gemm_s8c_tile_neon, ec_gemm_s8c_tile_neondot, ec_gemm_s8c_tile_i8mm;
 ec_gemm_f32_tile_fn ec_gemm_f32_tile_scalar, ec_gemm_f32_tile_avx2, ec_gemm_f32_tile_avx512, ec_gemm_f32_tile_neon;
 ec_quantize_rows_fn ec_quantize_rows_scalar, ec_quantize_rows_avx2, ec_quantize_rows_avx512, ec_quantize_rows_neon;
-ec_gemm_sg_tile_fn ec_gemm_s4g_tile_scalar, ec_gemm_s4g_tile_avx2, ec_gemm_s4g_tile_avx512vnni, ec_gemm_s4g_tile_neondot, ec_gemm_s8g_tile_scalar,
-    ec_gemm_s8g_tile_avx2, ec_gemm_s8g_tile_avx512vnni, ec_gemm_s8g_tile_neondot;
+ec_gemm_sg_tile_fn ec_gemm_s4g_tile_scalar, ec_gemm_s4g_tile_avx2, ec_gemm_s4g_tile_avx512vnni, ec_gemm_s4g_tile_avx512fp16, ec_gemm_s4g_tile_neondot,
+    ec_gemm_s8g_tile_scalar, ec_gemm_s8g_tile_avx2, ec_gemm_s8g_tile_avx512vnni, ec_gemm_s8g_tile_neondot;
 ec_quantize_groups_fn ec_quantize_groups_scalar, ec_quantize_groups_avx2, ec_quantize_groups_avx512, ec_quantize_groups_neon;
 ec_expand_sg_fn ec_expand_sg_scalar, ec_expand_sg_avx2, ec_expand_sg_avx512, ec_expand_sg_neon;
 ec_gemv_sg_fn ec_gemv_sg_scalar, ec_gemv_sg_avx2, ec_gemv_sg_avx512, ec_gemv_sg_neon;
@@ -139,6 +139,7 @@ static const struct { int isa; ec_gemm_f32_impl impl; } GEMM_F32[] = {
 
 static const struct { int isa; ec_gemm_sg_impl impl; } GEMM_S4G[] = {
 #ifdef EC_X86
+    {AVX512FP16, {ec_gemm_s4g_tile_avx512fp16, .rows = 6, .tall = EC_TALL_ROWS, .macs_per_ns = 150}},
     {AVX512VNNI, {ec_gemm_s4g_tile_avx512vnni, .rows = 6, .macs_per_ns = 150}},
     {AVX2, {ec_gemm_s4g_tile_avx2, .rows = 8, .macs_per_ns = 80}},
 #elif defined(EC_ARM64)

@@ -125,7 +125,10 @@ typedef void ec_gemm_s8c_tile_fn(int mr, int nv, const ec_gemm_s8c_tile *t);
 
 /* ---- gemm_s4g, gemm_s8g ----------------------------------------------------------------------------------------- */
 
-enum { EC_STRIP = 32 }; /* outputs of a record */
+enum {
+    EC_STRIP = 32,    /* outputs of a record */
+    EC_TALL_ROWS = 12 /* most rows a panel of groups has */
+};
 
 /* A panel of mr rows, group after group: int8 q[group/4][mr][4] (as codes: inputs in quads, then rows), float scale[mr],
  * int32 sum[mr] of the q, times the `factor` that the tile wants (ec_sum_factor). The last group is as long as the others; what is
@@ -620,6 +623,7 @@ typedef struct {
 typedef struct {
     ec_gemm_sg_tile_fn *tile;
     int rows;
+    int tall; /* or so many, where the driver finds that faster; 0 if never */
     double macs_per_ns;
 } ec_gemm_sg_impl;
 

@@ -28,6 +28,7 @@ WORK = {
     ("gemm_s8c", "avx512vnni"): ("vpdpbusd", 24, NOTHING),
     ("gemm_s4g", "avx2"): ("vpmaddubsw", 8, ALL),
     ("gemm_s4g", "avx512vnni"): ("vpdpbusd", 24, NOTHING),
+    ("gemm_s4g", "avx512fp16"): ("vpdpbusd", 24, NOTHING),
     ("gemm_s8g", "avx2"): ("vpmaddubsw", 8, ALL),
     ("gemm_s8g", "avx512vnni"): ("vpdpbusd", 12, NOTHING),
     ("quantize_groups", "avx2"): ("vcvtps2dq", 2, NOTHING),

@@ -138,6 +138,14 @@ static int threads_for(const ec_gemm_sg_impl *impl, int bits, int64_t m, int64_t
 int ec_gemm_s4g_threads(int64_t m, int64_t n, int64_t k, int threads) { return threads_for(ec_use_gemm_s4g(), 4, m, n, k, threads); }
 int ec_gemm_s8g_threads(int64_t m, int64_t n, int64_t k, int threads) { return threads_for(ec_use_gemm_s8g(), 8, m, n, k, threads); }
 
+/* Rows of a tile. Tall ones unpack a code for more rows: they pay where one takes all rows, and in large groups, whose scales weigh less, where
+ * none is left half empty. */
+static int tile_rows(const job *j)
+{
+    const int tall = j->impl->tall;
+    return tall && (j->m <= tall || (j->w->group >= 64 && j->m > 2 * tall)) ? tall : j->impl->rows;
+}
+
 static int run(job *j, int threads, void *workspace, size_t size)
 {
     if (size < ec_gemm_s4g_workspace(j->m, j->k, j->w))
@@ -149,7 +157,7 @@ static int run(job *j, int threads, void *workspace, size_t size)
     j->activation = ec_use_activation();
     j->groups = ec_div_up(j->k, j->w->group);
     j->strips = ec_div_up(j->n, EC_STRIP);
-    j->tiles = ec_div_up(j->m, j->impl->rows);
+    j->tiles = ec_div_up(j->m, tile_rows(j));
     j->panel = (int8_t *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
     j->permuted = (float *)(void *)(j->panel + j->m * row_bytes(j->k, j->w->group));
 

@@ -39,20 +39,17 @@ EC_INLINE __m512i start(int kind, const ec_gemm_sg_tile *t, const uint8_t *w, in
     return kind == EC_ZERO_OFFSET ? _mm512_setzero_si512() : sum;
 }
 
-/* Bias, relu, y: see gemm_s8c_avx512vnni.c. */
-EC_INLINE void finish(int mr, const ec_gemm_sg_tile *t, __m512 (*y)[2])
+/* Bias, relu, y of vector v: see gemm_s8c_avx512vnni.c. */
+EC_INLINE void finish(int mr, const ec_gemm_sg_tile *t, int v, const __m512 *y)
 {
     const __m512 nan = _mm512_castsi512_ps(_mm512_set1_epi32(0x7FC00000));
     const __m512i fix = _mm512_set1_epi32(t->relu ? 0x18181800 : 0x11111100);
-#pragma GCC unroll 2
-    for (int v = 0; v < 2; v++) {
-        const int left = t->cols - 16 * v;
-        const __mmask16 mask = left >= 16 ? 0xFFFF : left > 0 ? (__mmask16)((1u << left) - 1) : 0;
-        const __m512 bias = _mm512_maskz_loadu_ps(mask, t->bias + 16 * v);
-#pragma GCC unroll 6
-        for (int i = 0; i < mr; i++)
-            _mm512_mask_storeu_ps(t->y + i * t->ldy + 16 * v, mask, _mm512_fixupimm_ps(nan, _mm512_add_ps(y[i][v], bias), fix, 0));
-    }
+    const int left = t->cols - 16 * v;
+    const __mmask16 mask = left >= 16 ? 0xFFFF : left > 0 ? (__mmask16)((1u << left) - 1) : 0;
+    const __m512 bias = _mm512_maskz_loadu_ps(mask, t->bias + 16 * v);
+#pragma GCC unroll 12
+    for (int i = 0; i < mr; i++)
+        _mm512_mask_storeu_ps(t->y + i * t->ldy + 16 * v, mask, _mm512_fixupimm_ps(nan, _mm512_add_ps(y[i], bias), fix, 0));
 }
 
 /* The products of one line of codes: a quad of bytes, two of nibbles. x: [1 or 2][mr][4] */
@@ -82,10 +79,10 @@ EC_INLINE void tile(int mr, int bits, int kind, const ec_gemm_sg_tile *t)
     const int8_t *x = t->x;
     const uint8_t *w = t->w;
     const int quads_of_line = bits == 4 ? 2 : 1, scale_bytes = t->scale_bytes, far = t->far;
-    __m512 y[6][2];
+    __m512 y[2][6];
 #pragma GCC unroll 6
     for (int i = 0; i < mr; i++)
-        y[i][0] = y[i][1] = _mm512_setzero_ps();
+        y[0][i] = y[1][i] = _mm512_setzero_ps();
     for (int64_t g = 0; g < t->groups; g++, w += t->record) {
         const uint8_t *codes = w + t->header;
         const int8_t *sx = x + 4 * t->quads * mr, *sum = sx + 4 * mr;
@@ -110,16 +107,17 @@ EC_INLINE void tile(int mr, int bits, int kind, const ec_gemm_sg_tile *t)
             const __m512 sw = floats(w, scale_bytes, 0, v);
 #pragma GCC unroll 6
             for (int i = 0; i < mr; i++)
-                y[i][v] = _mm512_add_ps(y[i][v], _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i][v]), _mm512_mul_ps(_mm512_castsi512_ps(bcast(sx + 4 * i)), sw)));
+                y[v][i] = _mm512_add_ps(y[v][i], _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i][v]), _mm512_mul_ps(_mm512_castsi512_ps(bcast(sx + 4 * i)), sw)));
             if (kind != EC_ZERO_OFFSET)
                 continue;
             const __m512 offset = floats(w, scale_bytes, 1, v);
 #pragma GCC unroll 6
             for (int i = 0; i < mr; i++)
-                y[i][v] = _mm512_add_ps(y[i][v], _mm512_mul_ps(_mm512_cvtepi32_ps(bcast(sum + 4 * i)), _mm512_mul_ps(_mm512_castsi512_ps(bcast(sx + 4 * i)), offset)));
+                y[v][i] = _mm512_add_ps(y[v][i], _mm512_mul_ps(_mm512_cvtepi32_ps(bcast(sum + 4 * i)), _mm512_mul_ps(_mm512_castsi512_ps(bcast(sx + 4 * i)), offset)));
         }
     }
-    finish(mr, t, y);
+    finish(mr, t, 0, y[0]);
+    finish(mr, t, 1, y[1]);
 }
 
 /* One row, bound by reading the records: a code is loaded once, and high nibbles are not shifted down, their sum is. */
@@ -128,7 +126,7 @@ EC_INLINE void one_row(int bits, int kind, int scale_bytes, int far, const ec_ge
     const __m512i low = _mm512_set1_epi8(15), high = _mm512_set1_epi8((char)0xF0);
     const int8_t *x = t->x;
     const uint8_t *w = t->w;
-    __m512 y[1][2] = {{_mm512_setzero_ps(), _mm512_setzero_ps()}};
+    __m512 y[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
     for (int64_t g = 0; g < t->groups; g++, w += t->record, x += 8) {
         const uint8_t *codes = w + t->header;
         const int8_t *sx = x + 4 * t->quads, *sum = sx + 4;
@@ -154,12 +152,13 @@ EC_INLINE void one_row(int bits, int kind, int scale_bytes, int far, const ec_ge
         for (int v = 0; v < 2; v++) {
             const __m512i acc = _mm512_add_epi32(even[v], bits == 4 ? _mm512_srai_epi32(odd[v], 4) : odd[v]);
             const __m512 scale = _mm512_castsi512_ps(bcast(sx));
-            y[0][v] = _mm512_add_ps(y[0][v], _mm512_mul_ps(_mm512_cvtepi32_ps(acc), _mm512_mul_ps(scale, floats(w, scale_bytes, 0, v))));
+            y[v] = _mm512_add_ps(y[v], _mm512_mul_ps(_mm512_cvtepi32_ps(acc), _mm512_mul_ps(scale, floats(w, scale_bytes, 0, v))));
             if (kind == EC_ZERO_OFFSET)
-                y[0][v] = _mm512_add_ps(y[0][v], _mm512_mul_ps(_mm512_cvtepi32_ps(s), _mm512_mul_ps(scale, floats(w, scale_bytes, 1, v))));
+                y[v] = _mm512_add_ps(y[v], _mm512_mul_ps(_mm512_cvtepi32_ps(s), _mm512_mul_ps(scale, floats(w, scale_bytes, 1, v))));
         }
     }
-    finish(1, t, y);
+    finish(1, t, 0, y);
+    finish(1, t, 1, y + 1);
 }
 
 EC_INLINE void rows(int mr, int bits, const ec_gemm_sg_tile *t)

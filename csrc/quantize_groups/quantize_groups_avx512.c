@@ -58,8 +58,8 @@ EC_INLINE __mmask16 scales(int whole, int groups, int64_t group, const float *x,
 
 /* What the rows of a tile have in a block. */
 typedef struct {
-    float scale[8][GROUPS], inverse[8][GROUPS];
-    __mmask16 used[8];
+    float scale[EC_TALL_ROWS][GROUPS], inverse[EC_TALL_ROWS][GROUPS];
+    __mmask16 used[EC_TALL_ROWS];
 } block;
 
 EC_INLINE __m512i quantized(int plain, const float *x, int64_t left, const block *b, int i, int g)
