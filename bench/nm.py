@@ -8,6 +8,7 @@ import time
 import numpy as np
 
 import edgecomp as ec
+from edgecomp.measure.timing import COLD_BYTES
 
 
 def milliseconds(call) -> float:
@@ -33,7 +34,7 @@ def main() -> None:
     n, k = args.size
     w = rng.standard_normal((n, k)).astype(np.float32)
     dense = {32: ec.pack(w), 8: ec.quantize(w)}
-    spoiler = np.ones(1 << 25, np.float32)  # 128 MB: once they are read no weight is in a cache, nor anything to be written back
+    spoiler = np.ones(COLD_BYTES // 4, np.float32)  # once they are read no weight is in a cache, nor anything to be written back
     print("medians of calls in turn\npattern block bits threads   M   dense ms   n:m ms  speedup", flush=True)
     for pattern in args.patterns:
         for block in args.blocks:

@@ -1,17 +1,19 @@
 """Other libraries beside ours on one machine: int4 and CSR products, each engine in a process of its own, the others stopped meanwhile.
 
-    pip install ".[bench]" onnx onnxruntime openvino mkl scipy
+    pip install ".[bench]" onnx onnxruntime openvino mkl scipy && pip install --no-deps aoclda
     python bench/peers.py int4 [--threads 2] [--match "(1,"]
     python bench/peers.py csr
 
 float32 in and out; weights are prepared beforehand, activations quantised in the call. What an engine has to be told it has been told:
-onnxruntime multiplies in int8 (accuracy_level 4), OpenVINO quantises x per group, MKL has had its hints and analysed the matrix. MKL
-wants x transposed and gives y transposed: turning them is not timed. Every result is compared with float64 first. Cold cases rotate over
-copies of the weight. Engines that are not installed are left out.
+onnxruntime multiplies in int8 (accuracy_level 4), OpenVINO quantises x per group, MKL and AOCL-Sparse have had their hints and analysed the
+matrix. These two want x transposed and give y transposed: turning them is not timed. Every result is compared with float64 first. Cold
+cases rotate over copies of the weight. Engines that are not installed are left out. DeepSparse (1.8, the last one) wants NumPy 1 and
+Python 3.11 or older, an environment of its own: pip install deepsparse==1.8.0 onnx==1.14.1 mkl scipy ".[bench]".
 """
 
 import argparse
 import ctypes
+import importlib.metadata
 import multiprocessing
 import os
 import signal
@@ -195,6 +197,18 @@ def scipy(case: Case, threads: int) -> Callable[[], Call]:
     return make
 
 
+def library(package: str, start: str) -> ctypes.CDLL:
+    """The shared library of an installed package whose name starts so."""
+    found = next((f for f in importlib.metadata.files(package) or () if f.name.startswith(start)), None)
+    if found is None:
+        raise RuntimeError(f"{package} has no {start}")
+    return ctypes.CDLL(str(found.locate()), mode=ctypes.RTLD_GLOBAL)
+
+
+def pointer(a: npt.NDArray[Any]) -> ctypes.c_void_p:
+    return ctypes.c_void_p(a.ctypes.data)
+
+
 class _Description(ctypes.Structure):
     """struct matrix_descr: of a general matrix."""
 
@@ -202,18 +216,12 @@ class _Description(ctypes.Structure):
 
 
 def mkl(case: Case, threads: int) -> Callable[[], Call]:
-    import importlib.metadata
-
     os.environ["MKL_INTERFACE_LAYER"] = "LP64"
-    runtime = next(f for f in importlib.metadata.files("mkl") or () if f.name.startswith("libmkl_rt.so"))
-    lib = ctypes.CDLL(str(runtime.locate()), mode=ctypes.RTLD_GLOBAL)
+    lib = library("mkl", "libmkl_rt.so")
     lib.MKL_Set_Num_Threads(threads)
     as_is, row_major, aggressively, many, general = 10, 101, 51, 10_000, _Description(20, 0, 50)
     one, zero = ctypes.c_float(1), ctypes.c_float(0)
     xt = np.ascontiguousarray(case.x().T)
-
-    def pointer(a: npt.NDArray[Any]) -> ctypes.c_void_p:
-        return ctypes.c_void_p(a.ctypes.data)
 
     def make() -> Call:
         w, handle, y = case.csr(), ctypes.c_void_p(), np.empty((case.n, case.m), np.float32)
@@ -241,9 +249,68 @@ def mkl(case: Case, threads: int) -> Callable[[], Call]:
     return make
 
 
+def aocl(case: Case, threads: int) -> Callable[[], Call]:
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    lib = library("aoclda", "libaoclsparse")
+    as_is, row_major, many = 111, 0, 10_000
+    one, zero = ctypes.c_float(1), ctypes.c_float(0)
+    xt = np.ascontiguousarray(case.x().T)
+
+    def make() -> Call:
+        # zeros: y is read even where it is multiplied by 0
+        w, y, handle, general = case.csr(), np.zeros((case.n, case.m), np.float32), ctypes.c_void_p(), ctypes.c_void_p()
+        arrays = [pointer(a) for a in (w.indptr, w.indices, w.data)]
+        status = lib.aoclsparse_create_scsr(ctypes.byref(handle), 0, case.n, case.k, w.nnz, *arrays)
+        status |= lib.aoclsparse_create_mat_descr(ctypes.byref(general))
+        hint = lib.aoclsparse_set_mv_hint if case.m == 1 else lib.aoclsparse_set_mm_hint
+        hint(handle, as_is, general, many)
+        if status or lib.aoclsparse_optimize(handle):
+            raise RuntimeError("AOCL-Sparse has refused the matrix")
+        px, py = pointer(xt), pointer(y)
+
+        def call(w: Any = w) -> Any:  # whose arrays AOCL reads
+            if case.m == 1:
+                lib.aoclsparse_smv(as_is, ctypes.byref(one), handle, general, px, ctypes.byref(zero), py)
+            else:
+                lib.aoclsparse_scsrmm(as_is, one, handle, general, row_major, px, case.m, case.m, zero, py, case.m)
+            return y.T
+
+        return call
+
+    return make
+
+
+def deepsparse(case: Case, threads: int) -> Callable[[], Call]:
+    import tempfile
+
+    import deepsparse as engine
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    if case.n * case.k > 1 << 28:
+        raise ValueError("takes dense weights")
+    x, w = case.x(), np.ascontiguousarray(case.csr().toarray().T)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "product",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [case.m, case.n])],
+        [numpy_helper.from_array(w, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+    def make() -> Call:
+        with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
+            onnx.save(model, file.name)
+            compiled = engine.compile_model(file.name, batch_size=case.m, num_cores=threads)
+        return lambda: compiled._eng_net.execute_list_out([x])[0]  # without the checks of run()
+
+    return make
+
+
 FAMILIES: dict[str, tuple[Sequence[Case], Sequence[Callable[[Case, int], Callable[[], Call]]]]] = {
     "int4": (INT4, (edgecomp, onnxruntime, openvino)),
-    "csr": (CSR, (edgecomp, edgecomp_csr8, mkl, scipy)),
+    "csr": (CSR, (edgecomp, edgecomp_csr8, mkl, aocl, deepsparse, scipy)),
 }
 
 

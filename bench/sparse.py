@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 import edgecomp as ec
+from edgecomp.measure.timing import cold_copies
 from edgecomp.sparse import CSRWeight
 
 DENSITIES = (0.5, 0.3, 0.2, 0.1, 0.05, 0.01)
 MANY = ((4096, 4096, 128), (1024, 1024, 512), (3072, 768, 128), (1024, 1024, 32))
-COLD = 160e6  # bytes of weights to go through before one comes again
 rng = np.random.default_rng(0)
 
 
@@ -70,7 +70,7 @@ def compare(shapes: Sequence[tuple[int, int, int]], threads: int, seconds: float
             z = pruned(n, k, density)
             calls = []
             for w in (dense, ec.to_csr(z), ec.to_csr(z, 8)):
-                copies = int(COLD / w.nbytes) + 1 if cold else 1
+                copies = cold_copies(w.nbytes) if cold else 1
                 weights = [w, *(copy.deepcopy(w) for _ in range(copies - 1))]
                 for each in weights:
                     ec.linear(x, each, threads=threads)

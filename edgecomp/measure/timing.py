@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import pathlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -15,11 +16,19 @@ from dataclasses import dataclass
 
 SLICE_SECONDS = 0.02
 SLICES = 7
-COLD_BYTES = 160 << 20  # more than the last cache of the machines this is meant for holds
 PROBE_TOLERANCE = 0.10  # two probes further apart than this mean that the machine changed in between
 MOST_REPEATS = 4  # of one slice: a machine that never comes to rest is measured all the same
 
 Call = Callable[[], object]
+
+
+def _largest_cache() -> int:
+    """Bytes; 0 where Linux does not say."""
+    sizes = pathlib.Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
+    return max((int(size.read_text().rstrip("K\n")) << 10 for size in sizes), default=0)
+
+
+COLD_BYTES = max(160 << 20, 2 * _largest_cache())  # what is read again after so much else comes from memory
 
 
 @dataclass(frozen=True)
@@ -119,7 +128,7 @@ def rotating(runs: Sequence[Call]) -> Call:
 
 
 def cold_copies(nbytes: int) -> int:
-    """Copies of `nbytes` each that together exceed what caches hold (160 MiB); at least 2."""
+    """Copies of `nbytes` each that together exceed what caches hold (`COLD_BYTES`); at least 2."""
     return max(2, COLD_BYTES // nbytes + 1)
 
 
