@@ -30,7 +30,7 @@ EC_INLINE void half(int mr, int kind, int v, int far, const ec_gemm_sg_tile *t, 
 #pragma GCC unroll 2
             for (int l = 0; l < 2; l++, codes += 128, x += 8 * mr) {
                 if (far)
-                    _mm_prefetch((const char *)codes + AHEAD, _MM_HINT_T0);
+                    prefetch(codes);
                 const __m512i c = _mm512_loadu_si512(codes), low = _mm512_and_si512(c, nibble);
                 const __m512i high = _mm512_gf2p8affine_epi64_epi8(c, shift4, 0);
 #pragma GCC unroll 12

@@ -1,7 +1,16 @@
 /* The grouped tile with vpdpbusd: up to 6 rows x 32 columns, 12 ZMM of int32 sums and 12 of floats. Included inside an AVX-512 VNNI
  * target region. Codes are the unsigned operand as they are; the sums of a group begin at -zero * sum(x), which costs nothing. The two
  * products that scale a sum take the dot products' place: 8 of 10 in groups of 32 is the most. */
-enum { AHEAD = 6144 }; /* bytes to prefetch where memory is far, every second line: the CPU brings its neighbour too */
+enum { AHEAD = 6144, FAR_AHEAD = 16384 }; /* bytes to prefetch where memory is far */
+
+/* Prefetches two lines into L1, and two much farther ahead into L2, which has room for more requests; for these one is asked for, and the CPU
+ * brings its neighbour too. */
+EC_INLINE void prefetch(const uint8_t *w)
+{
+    _mm_prefetch((const char *)w + AHEAD, _MM_HINT_T0);
+    _mm_prefetch((const char *)w + AHEAD + 64, _MM_HINT_T0);
+    _mm_prefetch((const char *)w + FAR_AHEAD, _MM_HINT_T1);
+}
 
 EC_INLINE __m512i dot(__m512i acc, __m512i u8, __m512i s8)
 {
@@ -97,7 +106,7 @@ EC_INLINE void tile(int mr, int bits, int kind, const ec_gemm_sg_tile *t)
 #pragma GCC unroll 2
             for (int l = 0; l < 2; l++, codes += 4 * EC_STRIP, x += 4 * mr * quads_of_line) {
                 if (far)
-                    _mm_prefetch((const char *)codes + AHEAD, _MM_HINT_T0);
+                    prefetch(codes);
                 line(mr, bits, codes, x, acc);
             }
         }
@@ -138,7 +147,7 @@ EC_INLINE void one_row(int bits, int kind, int scale_bytes, int far, const ec_ge
 #pragma GCC unroll 2
             for (int l = 0; l < 2; l++) {
                 for (int p = 0; far && p < bits / 4; p++)
-                    _mm_prefetch((const char *)codes + bits * 32 * l + 128 * p + AHEAD, _MM_HINT_T0);
+                    prefetch(codes + bits * 32 * l + 128 * p);
 #pragma GCC unroll 2
                 for (int v = 0; v < 2; v++) {
                     const int8_t *x0 = x + 8 * l, *x1 = x0 + 4;
