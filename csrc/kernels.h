@@ -51,6 +51,8 @@ enum {
 /* Whether this CPU's memory is so far away that prefetching in software pays for few rows. */
 int ec_memory_is_far(void);
 
+enum { EC_FAR_AHEAD = 16384 };
+
 static inline int64_t ec_div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /* [0, total) cut into `parts` nearly equal ranges: where range i begins. Tiles of 5 + 5 rows beat 8 + 2. */

@@ -68,7 +68,7 @@ EC_INLINE void one_row(int kind, const ec_gemv_sg *t)
 {
     enum { SUMS = 2, AHEAD = 6144 };
     const int64_t record_bytes = (int64_t)ec_record_bytes(t->form, 4);
-    const int header = ec_header_bytes(t->form), scale_bytes = t->form->scale_bytes;
+    const int header = ec_header_bytes(t->form), scale_bytes = t->form->scale_bytes, far = ec_memory_is_far();
     const uint8_t *record = t->w;
     const float *x = t->x;
     vec y[H] = {set1(0), set1(0)};
@@ -91,6 +91,8 @@ EC_INLINE void one_row(int kind, const ec_gemv_sg *t)
                 for (int h = 0; h < H; h++) {
                     __m512i v = _mm512_loadu_si512(codes + 4 * LANES * h);
                     _mm_prefetch((const char *)codes + 4 * LANES * h + AHEAD, _MM_HINT_T0);
+                    if (far && h == 0)
+                        _mm_prefetch((const char *)codes + EC_FAR_AHEAD, _MM_HINT_T1);
                     __asm__("" : "+v"(v)); /* else gcc loads it again and again */
                     vec w[8];
                     nibbles(v, kind == EC_ZERO_MIDDLE ? 8 : 0, w);

@@ -1,7 +1,7 @@
 /* The grouped tile with vpdpbusd: up to 6 rows x 32 columns, 12 ZMM of int32 sums and 12 of floats. Included inside an AVX-512 VNNI
  * target region. Codes are the unsigned operand as they are; the sums of a group begin at -zero * sum(x), which costs nothing. The two
  * products that scale a sum take the dot products' place: 8 of 10 in groups of 32 is the most. */
-enum { AHEAD = 6144, FAR_AHEAD = 16384 }; /* bytes to prefetch where memory is far */
+enum { AHEAD = 6144 }; /* bytes to prefetch where memory is far */
 
 /* Prefetches two lines into L1, and two much farther ahead into L2, which has room for more requests; for these one is asked for, and the CPU
  * brings its neighbour too. */
@@ -9,7 +9,7 @@ EC_INLINE void prefetch(const uint8_t *w)
 {
     _mm_prefetch((const char *)w + AHEAD, _MM_HINT_T0);
     _mm_prefetch((const char *)w + AHEAD + 64, _MM_HINT_T0);
-    _mm_prefetch((const char *)w + FAR_AHEAD, _MM_HINT_T1);
+    _mm_prefetch((const char *)w + EC_FAR_AHEAD, _MM_HINT_T1);
 }
 
 EC_INLINE __m512i dot(__m512i acc, __m512i u8, __m512i s8)

@@ -27,8 +27,10 @@ EC_INLINE void four(int end, const int8_t *code[4], const uint64_t *mask, int64_
         const __m512i in = _mm512_loadu_si512(x);
         if (ahead)
             _mm_prefetch((const char *)(mask + 4 * words), _MM_HINT_T0);
-        for (int64_t p = 0; p < ahead; p += 64)
+        for (int64_t p = 0; p < ahead; p += 64) {
             _mm_prefetch((const char *)next + p, _MM_HINT_T0);
+            _mm_prefetch((const char *)next + p + EC_FAR_AHEAD, _MM_HINT_T1);
+        }
         next += ahead;
         EC_UNROLL(4)
         for (int i = 0; i < 4; i++) {

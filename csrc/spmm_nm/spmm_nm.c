@@ -132,6 +132,7 @@ static void multiply_f32(const job *j, int64_t panel0, int64_t panels, int64_t t
             .ahead = j->w->values + (p * j->kept + e0 + (more ? count + line0 : 0)) * EC_PANEL,
             .ahead_panel = EC_PANEL * j->kept,
             .ahead_lines = more ? lines : 0,
+            .far = ec_memory_is_far(),
         };
         if (j->own->tile)
             j->own->tile(mr, &t, input + e0);

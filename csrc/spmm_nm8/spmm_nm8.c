@@ -135,6 +135,7 @@ static void nm8_chunk(void *ctx, int64_t chunk, int thread)
                     .ldy = j->ldy,
                     .cols = (int)EC_MIN(j->n - col0, panels * EC_PANEL),
                     .relu = j->act == EC_ACT_RELU,
+                    .far = ec_memory_is_far(),
                 },
                 .m = rows,
                 .ldx = ldx,
