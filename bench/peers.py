@@ -251,6 +251,8 @@ def mkl(case: Case, threads: int) -> Callable[[], Call]:
 
 def aocl(case: Case, threads: int) -> Callable[[], Call]:
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    for needed in ("libquadmath", "libomp", "libflangrti", "libpgmath", "libflang-", "libamdlibm", "libaoclutils", "libblis", "libflame"):
+        library("aoclda", needed)  # they do not find each other
     lib = library("aoclda", "libaoclsparse")
     as_is, row_major, many = 111, 0, 10_000
     one, zero = ctypes.c_float(1), ctypes.c_float(0)
