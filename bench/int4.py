@@ -23,18 +23,23 @@ COLUMNS: dict[str, dict[str, Any]] = {
 }
 
 
-def candidate(column: str, w: Any, x: Any, out: Any, threads: int, cold: bool) -> Candidate:
+def copies(column: str, w: Any) -> list[Any]:
+    """Enough weights of this form that each is cold when its turn comes."""
+
     def make() -> Any:
         return ec.quantize(w, **COLUMNS[column]) if COLUMNS[column] else ec.pack(w)
 
+    first = make()
+    return [first, *(make() for _ in range(cold_copies(first.nbytes) - 1))]
+
+
+def candidate(column: str, weights: list[Any], x: Any, out: Any, threads: int) -> Candidate:
     def call(weight: Any) -> Any:
         if "compute" in column:
             return ec.linear(x, weight, compute="float32", out=out, threads=threads)
         return ec.linear(x, weight, out=out, threads=threads)
 
-    first = make()
-    copies = [first, *(make() for _ in range(cold_copies(first.nbytes) - 1 if cold else 0))]
-    return Candidate(column, rotating([functools.partial(call, weight) for weight in copies]), work=0)
+    return Candidate(column, rotating([functools.partial(call, weight) for weight in weights]), work=0)
 
 
 def main() -> None:
@@ -46,11 +51,12 @@ def main() -> None:
     n, k = args.size
     rng = np.random.default_rng(0)
     w = rng.standard_normal((n, k), dtype=np.float32)
+    weights = {column: copies(column, w) for column in COLUMNS}
     print("| (M,N,K) | threads | " + " | ".join(COLUMNS) + " | int8 / g32 |\n|" + " --- |" * (len(COLUMNS) + 3), flush=True)
     for m, cold in ((1, True), (1, False), (args.rows, False)):
         x, out = rng.standard_normal((m, k), dtype=np.float32), np.empty((m, n), np.float32)
         for threads in args.threads:
-            timings = interleave([candidate(column, w, x, out, threads, cold) for column in COLUMNS])
+            timings = interleave([candidate(column, ws if cold else ws[:1], x, out, threads) for column, ws in weights.items()])
             ms = [1e3 * t.median for t in timings]
             where = ", cold" if cold else ", hot" if m == 1 else ""
             print(f"| ({m},{n},{k}){where} | {threads} | " + " | ".join(f"{v:.3f}" for v in ms) + f" | {ms[0] / ms[1]:.2f}x |", flush=True)

@@ -46,10 +46,11 @@ EC_INLINE void tile(int mr, int nv, int unroll, const ec_gemm_f32_tile *t)
 #pragma GCC unroll 3
                 for (int v = 0; v < nv; v++)
                     b[v] = _mm512_loadu_ps(w + v * t->panel + 16 * u);
-                if (mr < 4 && t->far) /* more rows have `ahead` */
+                if (mr < 4 && t->far) { /* more rows have `ahead` */
                     _mm_prefetch((const char *)(w + 16 * u) + 8192, _MM_HINT_T0);
-                if (mr < 4 && u % 2 == 0 && t->far)
-                    _mm_prefetch((const char *)(w + 16 * u) + EC_FAR_AHEAD, _MM_HINT_T1);
+                    if (u % 2 == 0)
+                        _mm_prefetch((const char *)(w + 16 * u) + EC_FAR_AHEAD, _MM_HINT_T1);
+                }
 #pragma GCC unroll 8
                 for (int i = 0; i < mr; i++) {
                     const __m512 a = _mm512_set1_ps(x[mr * u + i]);
