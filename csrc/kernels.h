@@ -690,7 +690,8 @@ ec_crc32_fn *ec_use_crc32(void);
 /* What a caller's limit means: 0 the default, and never above EC_MAX_THREADS. */
 int ec_thread_limit(int threads);
 
-/* Runs task(ctx, i, thread) for i in [0, count), the caller and at most threads - 1 workers taking the next i each time.
+/* Runs task(ctx, i, thread) for i in [0, count), by the caller and at most threads - 1 workers. Each takes a part of [0, count) in order, and
+ * then what others have left of theirs.
  * thread is 0 .. threads - 1: an index for scratch. On every thread the floating-point mode is the default meanwhile.
  * Returns whether it was handed to the pool: not with one thread or one index, nor while the pool is busy. */
 typedef void ec_task(void *ctx, int64_t i, int thread);

@@ -1,9 +1,10 @@
 /* The thread pool: the only file that knows threads.
  *
  * Workers are started at the first job that wants them, never stopped, and own nothing. A job is an open gate: workers
- * that see it enter, take indices from one counter until none are left, and go. The caller does the same, then closes
- * the gate and waits for those inside only, so a worker that wakes too late costs nothing. One job at a time: a caller
- * that finds the pool busy works alone, and so does a call made from within a task. */
+ * that see it enter, take indices until none are left, and go. The caller does the same, then closes the gate and waits
+ * for those inside only, so a worker that wakes too late costs nothing. Each thread has a part of the indices, which it
+ * takes in order, so that it reads on where it left off and the prefetchers with it; then it helps with the others'
+ * parts. One job at a time: a caller that finds the pool busy works alone, and so does a call made from within a task. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
@@ -30,8 +31,11 @@ static struct {
     atomic_int started;         /* workers that exist; written by who is busy */
     ec_task *task;              /* the job */
     void *ctx;
-    int64_t count;
-    atomic_llong next;
+    int threads;
+    struct {
+        _Alignas(64) atomic_llong next; /* a line each: threads would wait for it */
+        int64_t end;
+    } part[EC_MAX_THREADS];             /* of the indices */
     pthread_mutex_t lock;
     pthread_cond_t wake;
 } pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
@@ -83,8 +87,9 @@ static void fp_restore(fp_mode was) { (void)was; }
 
 static void take_indices(int thread)
 {
-    for (int64_t i; (i = atomic_fetch_add_explicit(&pool.next, 1, memory_order_relaxed)) < pool.count;)
-        pool.task(pool.ctx, i, thread);
+    for (int p = 0, t = thread; p < pool.threads; p++, t = t + 1 < pool.threads ? t + 1 : 0)
+        for (int64_t i; (i = atomic_fetch_add_explicit(&pool.part[t].next, 1, memory_order_relaxed)) < pool.part[t].end;)
+            pool.task(pool.ctx, i, thread);
 }
 
 /* The gate once a job other than `seen` is there: spins, then sleeps. */
@@ -170,8 +175,11 @@ int ec_parallel(int threads, int64_t count, ec_task *task, void *ctx)
     start_workers(threads - 1);
     pool.task = task;
     pool.ctx = ctx;
-    pool.count = count;
-    atomic_store(&pool.next, 0);
+    pool.threads = threads;
+    for (int t = 0; t < threads; t++) {
+        atomic_store_explicit(&pool.part[t].next, ec_part(count, threads, t), memory_order_relaxed);
+        pool.part[t].end = ec_part(count, threads, t + 1);
+    }
     const uint64_t number = (atomic_load(&pool.gate) >> 32) + 1;
     atomic_store(&pool.gate, number << 32 | OPEN | (uint64_t)threads << 16);
     if (atomic_load(&pool.sleeping)) {

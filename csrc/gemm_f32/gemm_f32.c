@@ -102,7 +102,7 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
     const int nv = (int)(ec_part(j->panels, j->groups, group + 1) - panel0);
     const int64_t tile0 = ec_part(j->tiles, j->row_blocks, block), tile1 = ec_part(j->tiles, j->row_blocks, block + 1);
     const int packed = is_packed(j);
-    const int64_t next = (chunk + j->threads) / j->row_blocks;
+    const int64_t next = (chunk + 1) / j->row_blocks;
     float *scratch = j->scratch + (int64_t)thread * SCRATCH;
 
     for (int64_t b = 0; b < j->blocks; b++) {

@@ -4,11 +4,7 @@
  * rows pass by. Groups are summed in order within one tile, never split. */
 #include "../kernels.h"
 
-enum {
-    CHUNKS_PER_THREAD = 8,
-    BLOCK_ROWS = 256,
-    RUNS_PER_THREAD = 2,
-};
+enum { CHUNKS_PER_THREAD = 8, BLOCK_ROWS = 256 };
 
 typedef struct {
     int64_t m, n, k;
@@ -26,7 +22,7 @@ typedef struct {
     const ec_gemm_sg_impl *impl;
     ec_quantize_groups_fn *quantize;
     ec_activation_fn *activation;
-    int64_t groups, strips, tiles, row_blocks, runs;
+    int64_t groups, strips, tiles, row_blocks;
     int8_t *panel;   /* workspace: activation panels, */
     float *permuted; /* then x in the weights' order */
 } job;
@@ -123,9 +119,7 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
 {
     (void)thread;
     const job *j = ctx;
-    const int64_t run = chunk / j->row_blocks, block = chunk % j->row_blocks;
-    for (int64_t strip = ec_part(j->strips, j->runs, run); strip < ec_part(j->strips, j->runs, run + 1); strip++)
-        strip_rows(j, strip, block);
+    strip_rows(j, chunk / j->row_blocks, chunk % j->row_blocks);
 }
 
 /* Bound by the products, or by reading the weights: 1/20 ns a byte. */
@@ -166,9 +160,7 @@ static int run(job *j, int threads, void *workspace, size_t size)
     threads = threads_for(j->impl, j->bits, j->m, j->n, j->k, threads);
     const int64_t wanted = threads == 1 ? 1 : ec_div_up((int64_t)CHUNKS_PER_THREAD * threads, j->strips);
     j->row_blocks = EC_MIN(j->tiles, wanted > ec_div_up(j->m, BLOCK_ROWS) ? wanted : ec_div_up(j->m, BLOCK_ROWS));
-    /* few rows are bound by reading: a thread's strips are neighbours, so that it reads on and the prefetchers with it */
-    j->runs = j->tiles > 1 ? j->strips : EC_MIN(j->strips, (int64_t)RUNS_PER_THREAD * threads);
-    ec_parallel(threads, j->runs * j->row_blocks, gemm_chunk, j);
+    ec_parallel(threads, j->strips * j->row_blocks, gemm_chunk, j);
     return EC_OK;
 }
 

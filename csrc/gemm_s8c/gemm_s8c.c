@@ -114,7 +114,7 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
     const int64_t tile0 = ec_part(j->tiles, j->row_blocks, block), tile1 = ec_part(j->tiles, j->row_blocks, block + 1);
     /* The weights this thread most likely takes next come into L2 while it works on these. One or two rows are bound by
      * memory and do best as one plain stream. */
-    const int64_t next = (chunk + j->threads) / j->row_blocks;
+    const int64_t next = (chunk + 1) / j->row_blocks;
     const int64_t ahead0 = next > group && next < j->groups && j->m > 3 ? ec_part(j->panels, j->groups, next) : j->panels;
     const char *ahead = (const char *)j->w + ahead0 * panel_bytes;
     const int64_t ahead_bytes = EC_MIN(j->panels - ahead0, nv) * panel_bytes / (tile1 - tile0) & -64;

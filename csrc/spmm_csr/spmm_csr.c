@@ -209,9 +209,7 @@ static void finish(const job *j, const float *sums, int64_t token, int64_t col, 
 static void spmm_chunk(void *ctx, int64_t chunk, int thread)
 {
     const job *j = ctx;
-    /* As many groups in turn as there are threads: x of one stays in each thread's L2, while weights stream. */
-    const int64_t group0 = chunk / (j->chunks * j->threads) * j->threads, wide = EC_MIN(j->groups - group0, j->threads);
-    const int64_t at = chunk - group0 * j->chunks, part = at / wide, group = group0 + at % wide;
+    const int64_t group = chunk / j->chunks, part = chunk % j->chunks; /* x of a group stays in L2, while weights stream */
     const int64_t b0 = ec_part(j->form.blocks_n, j->chunks, part), b1 = ec_part(j->form.blocks_n, j->chunks, part + 1);
     const int64_t token0 = first_token(j, group), lanes = lanes_of(j, group), tokens = EC_MIN(j->m - token0, lanes);
     const int64_t row0 = j->form.row[b0], rows = j->form.row[b1] - row0;
