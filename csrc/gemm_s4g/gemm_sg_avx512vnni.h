@@ -83,11 +83,12 @@ EC_INLINE void line(int mr, int bits, const uint8_t *codes, const int8_t *x, __m
     }
 }
 
-EC_INLINE void tile(int mr, int bits, int kind, const ec_gemm_sg_tile *t)
+EC_INLINE void tile(int mr, int bits, int kind, int far, const ec_gemm_sg_tile *t)
 {
     const int8_t *x = t->x;
     const uint8_t *w = t->w;
-    const int quads_of_line = bits == 4 ? 2 : 1, scale_bytes = t->scale_bytes, far = t->far;
+    const int quads_of_line = bits == 4 ? 2 : 1, scale_bytes = t->scale_bytes;
+    const int64_t before = t->groups < 2 ? 0 : t->groups - 2; /* when lines of y are asked for */
     __m512 y[2][6];
 #pragma GCC unroll 6
     for (int i = 0; i < mr; i++)
@@ -96,6 +97,12 @@ EC_INLINE void tile(int mr, int bits, int kind, const ec_gemm_sg_tile *t)
         const uint8_t *codes = w + t->header;
         const int8_t *sx = x + 4 * t->quads * mr, *sum = sx + 4 * mr;
         __m512i acc[6][2];
+        if (g == before) /* see gemm_s8c_avx512vnni.c */
+#pragma GCC unroll 6
+            for (int i = 0; i < mr; i++) {
+                __builtin_prefetch(t->y + i * t->ldy, 1);
+                __builtin_prefetch(t->y + i * t->ldy + 16, 1);
+            }
 #pragma GCC unroll 6
         for (int i = 0; i < mr; i++) {
             const __m512i s = bcast(sum + 4 * i);
@@ -170,12 +177,12 @@ EC_INLINE void one_row(int bits, int kind, int scale_bytes, int far, const ec_ge
     finish(1, t, 1, y + 1);
 }
 
-EC_INLINE void rows(int mr, int bits, const ec_gemm_sg_tile *t)
+EC_INLINE void rows(int mr, int bits, int far, const ec_gemm_sg_tile *t)
 {
     switch (t->zero) {
-    case EC_ZERO_MIDDLE: tile(mr, bits, EC_ZERO_MIDDLE, t); break;
-    case EC_ZERO_POINT: tile(mr, bits, EC_ZERO_POINT, t); break;
-    default: tile(mr, bits, EC_ZERO_OFFSET, t);
+    case EC_ZERO_MIDDLE: tile(mr, bits, EC_ZERO_MIDDLE, far, t); break;
+    case EC_ZERO_POINT: tile(mr, bits, EC_ZERO_POINT, far, t); break;
+    default: tile(mr, bits, EC_ZERO_OFFSET, far, t);
     }
 }
 
@@ -191,14 +198,17 @@ EC_INLINE void row(int bits, int far, const ec_gemm_sg_tile *t)
     }
 }
 
-EC_INLINE void tiles(int mr, int bits, const ec_gemm_sg_tile *t)
+EC_INLINE void tiles_far(int mr, int bits, int far, const ec_gemm_sg_tile *t)
 {
     switch (mr) {
-    case 1: t->far ? row(bits, 1, t) : row(bits, 0, t); break;
-    case 2: rows(2, bits, t); break;
-    case 3: rows(3, bits, t); break;
-    case 4: rows(4, bits, t); break;
-    case 5: rows(5, bits, t); break;
-    default: rows(6, bits, t);
+    case 1: row(bits, far, t); break;
+    case 2: rows(2, bits, far, t); break;
+    case 3: rows(3, bits, far, t); break;
+    case 4: rows(4, bits, far, t); break;
+    case 5: rows(5, bits, far, t); break;
+    default: rows(6, bits, far, t);
     }
 }
+
+/* far as a constant: a test for each line takes 4 % off many rows */
+EC_INLINE void tiles(int mr, int bits, const ec_gemm_sg_tile *t) { t->far ? tiles_far(mr, bits, 1, t) : tiles_far(mr, bits, 0, t); }

@@ -2,7 +2,7 @@
 #include "../kernels.h"
 #ifdef EC_X86
 #include <immintrin.h>
-EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")
+EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,prfchw")
 
 #include "../gemm_s4g/gemm_sg_avx512vnni.h"
 
