@@ -236,7 +236,8 @@ static const struct { int isa; ec_spmv_masks8_fn *fn; } SPMV_MASKS8[] = {
 
 static const struct { int isa; ec_spmm_nm_impl impl; } SPMM_NM[] = {
 #ifdef EC_X86
-    {AVX512, {ec_spmm_nm_tile_avx512, .rows = 12, .block = 512}},
+    {AVX512FP16, {ec_spmm_nm_tile_avx512, .rows = 12, .block = 512}}, /* elsewhere all inputs at once are a sixth faster */
+    {AVX512, {ec_spmm_nm_tile_avx512, .rows = 12, .block = 1 << 30}},
     {AVX2, {ec_spmm_nm_tile_avx2, .rows = 6, .block = 1024}},
 #endif
     {SCALAR, {NULL, .block = 1024}},

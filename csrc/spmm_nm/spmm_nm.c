@@ -250,7 +250,7 @@ static int run(job *j, int threads, void *workspace, size_t size)
     ec_parallel(ec_threads_that_pay(threads, 0.06 * (double)j->m * (double)j->k), j->tiles, pack_tile, j);
     const int work = (int8 ? ec_spmm_nm8_threads : ec_spmm_nm_threads)(j->m, j->n, j->kept, threads);
     const int64_t values = 4 * j->w->block * EC_MIN(j->kept, step_of(j)) + 1; /* + 1: k may be 0 */
-    j->group_blocks = !int8 && j->own->tile && j->tiles > 1 ? EC_MIN(GROUP, GROUP_BYTES / values + 1) : 1;
+    j->group_blocks = !int8 && j->own->tile && j->tiles > 1 && values <= GROUP_BYTES ? EC_MIN(GROUP, GROUP_BYTES / values) : 1;
     const int64_t groups = ec_div_up(j->blocks, j->group_blocks), wanted = work == 1 ? 1 : ec_div_up((int64_t)CHUNKS_PER_THREAD * work, groups);
     j->row_blocks = EC_MIN(j->tiles, wanted > ec_div_up(j->m, BLOCK_ROWS) ? wanted : ec_div_up(j->m, BLOCK_ROWS));
     ec_parallel(work, groups * j->row_blocks, nm_chunk, j);
