@@ -96,7 +96,7 @@ ec_csr8_finish_fn ec_csr8_finish_avx512;
 ec_spmm_csr8_fn ec_spmm_csr8_scalar, ec_spmm_csr8_avx2, ec_spmm_csr8_avxvnni, ec_spmm_csr8_avx512vnni, ec_spmm_csr8_neon, ec_spmm_csr8_neondot;
 ec_pack_csr8_fn ec_pack_csr8_scalar, ec_pack_csr8_avx2, ec_pack_csr8_avx512vnni, ec_pack_csr8_neon;
 ec_spmv_csr_fn ec_spmv_csr_scalar, ec_spmv_csr_avx2, ec_spmv_csr_avx512, ec_spmv_csr_avx512fp16;
-ec_spmv_sell_fn ec_spmv_sell_avx512fp16;
+ec_spmv_sell_fn ec_spmv_sell_avx512fp16, ec_spmv_sell_avx512;
 ec_spmv_masks8_fn ec_spmv_masks8_avx512vnni;
 ec_spmv_masks_fn ec_spmv_masks_avx2, ec_spmv_masks_avx512;
 ec_spmm_nm_tile_fn ec_spmm_nm_tile_avx2, ec_spmm_nm_tile_avx512;
@@ -213,7 +213,7 @@ static const struct { int isa; ec_spmm_csr8_fn *fn; ec_pack_csr8_fn *pack; ec_cs
 static const struct { int isa; ec_spmv_csr_fn *fn; ec_spmv_sell_fn *sell; } SPMV_CSR[] = {
 #ifdef EC_X86
     {AVX512FP16, ec_spmv_csr_avx512fp16, ec_spmv_sell_avx512fp16},
-    {AVX512, ec_spmv_csr_avx512, NULL},
+    {AVX512, ec_spmv_csr_avx512, ec_spmv_sell_avx512},
     {AVX2, ec_spmv_csr_avx2, NULL},
 #endif
     {SCALAR, ec_spmv_csr_scalar, NULL},

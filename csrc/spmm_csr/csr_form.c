@@ -34,7 +34,7 @@ static int64_t block_inputs(int kind, int64_t n, int64_t k, const ec_csr *w)
 
 /* One token reads the CSR arrays, or masks where two fifths of the weights are stored: spreading the values of eight inputs costs less than
  * fetching their activations one by one then, and a bit for each weight is less to read than the indices. In int8 it is 64 inputs that are
- * spread at once, and a sixteenth of the weights is enough. Where gathers are fast, slices take the place of rows. Rows are read for several
+ * spread at once, and a sixteenth of the weights is enough. With AVX-512 slices take the place of rows. Rows are read for several
  * tokens too where blocks of inputs would be emptier than one entry a row, and int8 sums that need 64 bits. Pairs gain where two rows have inputs in common, and tokens
  * enough to fill the registers. */
 int ec_csr_kind(int64_t m, int64_t n, int64_t k, const ec_csr *w)

@@ -1,4 +1,4 @@
-/* Sliced ELLPACK, in which CPUs with fast gathers read a CSR weight for one token (SELL-C-sigma, Kreutzer et al., 2014, with C = 16, sigma = 128,
+/* Sliced ELLPACK, in which CPUs with AVX-512 read a CSR weight for one token (SELL-C-sigma, Kreutzer et al., 2014, with C = 16, sigma = 128,
  * and nothing filled up): windows of rows, in each the longest first, and of these slices of 16. The first `steps` entries of a slice's rows lie
  * step by step, one of each row that has so many; then what the longest rows have beyond, row by row: a few long rows would leave lanes empty.
  *

@@ -6,22 +6,9 @@
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl")
 
-enum {
-    STEP = 16,   /* entries of a turn */
-    EXACT = 512, /* int8: so many turns, and one more, stay below 2^24 in each lane: 513 * 255 * 127 */
-    AHEAD = 2048 /* bytes of indices to prefetch, and of values as many entries */
-};
+enum { FAR = 0 }; /* 3 % from memory, and in L3 it costs 8 */
+#include "../spmm_csr/sell_avx512.h"
 
-/* Where entries are: values or codes, narrow or wide indices. */
-typedef struct {
-    const float *values;
-    const int8_t *codes;
-    const uint16_t *narrow;
-    const int32_t *wide;
-    const float *x;
-} entries;
-
-/* The entries of a turn, those in m: nothing of the others is read. */
 EC_INLINE __m512 turn(const entries *w, int64_t e, __mmask16 m, __m512 acc)
 {
     const __m512i input = w->narrow ? _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, w->narrow + e)) : _mm512_maskz_loadu_epi32(m, w->wide + e);
@@ -29,33 +16,6 @@ EC_INLINE __m512 turn(const entries *w, int64_t e, __mmask16 m, __m512 acc)
     __mmask16 lanes = m;
     __asm__("" : "+Yk"(lanes)); /* else gcc lets a gather of all lanes wait for what its register held */
     return _mm512_fmadd_ps(entry, _mm512_mask_i32gather_ps(_mm512_setzero_ps(), lanes, input, w->x, 4), acc);
-}
-
-EC_INLINE void ask_ahead(const entries *w, int64_t e)
-{
-    e += AHEAD / (w->narrow ? 2 : 4);
-    _mm_prefetch(w->values ? (const char *)(w->values + e) : (const char *)(w->codes + e), _MM_HINT_T0);
-    _mm_prefetch(w->narrow ? (const char *)(w->narrow + e) : (const char *)(w->wide + e), _MM_HINT_T0);
-}
-
-/* The sum of entries from .. to - 1: a float, or an integer that is exact. */
-EC_INLINE double dot(const entries *w, int64_t from, int64_t to)
-{
-    int64_t e = from, whole = 0;
-    __m512 acc;
-    do {
-        const int64_t stop = w->codes ? EC_MIN(to, e + EXACT * STEP) : to;
-        acc = _mm512_setzero_ps();
-        for (; e + STEP <= stop; e += STEP) {
-            ask_ahead(w, e);
-            acc = turn(w, e, 0xFFFF, acc);
-        }
-        acc = turn(w, e, (__mmask16)((1u << (stop - e)) - 1), acc); /* whatever is left, one more: to guess wrong costs more */
-        e = stop;
-        if (w->codes)
-            whole += _mm512_reduce_add_epi32(_mm512_cvtps_epi32(acc)); /* 16 * 2^24 at most */
-    } while (w->codes && e < to);
-    return w->codes ? (double)whole : (double)_mm512_reduce_add_ps(acc);
 }
 
 EC_INLINE void rows(const ec_csr *w, int64_t row0, int64_t row1, entries r, float *sums)
@@ -76,64 +36,9 @@ void ec_spmv_csr_avx512fp16(const ec_csr *w, int64_t row0, int64_t row1, const f
         rows(w, row0, row1, (entries){w->values, NULL, NULL, w->indices, x}, sums);
 }
 
-/* What the longest of some rows have beyond `steps`, from entry e on, added to their sums. */
-EC_INLINE __m512 and_the_rest(const ec_csr *w, int lanes, const int32_t *row, int64_t steps, int64_t e, const entries *r, __m512i whole, __m512 acc)
-{
-    int32_t integers[16];
-    float sums[16];
-    _mm512_storeu_si512(integers, whole);
-    _mm512_storeu_ps(sums, acc);
-    for (int l = 0; l < lanes; l++) {
-        const int64_t end = e + w->indptr[row[l] + 1] - w->indptr[row[l]] - steps;
-        if (end <= e)
-            break;
-        sums[l] = (float)((r->codes ? (double)integers[l] : (double)sums[l]) + dot(r, e, end));
-        e = end;
-    }
-    return _mm512_loadu_ps(sums);
-}
-
-EC_INLINE void slices(const ec_csr *w, const ec_sell *f, int64_t n, int64_t slice0, int64_t slice1, entries r, float *y)
-{
-    for (int64_t i = slice0; i < slice1; i++) {
-        const ec_sell_slice *s = f->slice + i;
-        const int32_t *row = f->row + 16 * i;
-        const int lanes = (int)EC_MIN(n - 16 * i, 16);
-        const __mmask16 all = (__mmask16)((1u << lanes) - 1);
-        const uint8_t *active = f->active + s->tail;
-        int64_t e = s->entry;
-        __m512 acc = _mm512_setzero_ps();
-        __m512i whole = _mm512_setzero_si512();
-        for (int32_t k = 0; k < s->steps;) {
-            const int32_t stop = r.codes ? EC_MIN(s->steps, k + EXACT) : s->steps;
-            for (const int32_t full = EC_MIN(s->full, stop); k < full; k++, e += STEP) {
-                ask_ahead(&r, e);
-                acc = turn(&r, e, 0xFFFF, acc);
-            }
-            for (; k < stop; k++, e += *active++)
-                acc = turn(&r, e, (__mmask16)((1u << *active) - 1), acc);
-            if (r.codes) {
-                whole = _mm512_add_epi32(whole, _mm512_cvtps_epi32(acc));
-                acc = _mm512_setzero_ps();
-            }
-        }
-        __m512 sums = r.codes ? _mm512_cvtepi32_ps(whole) : acc;
-        if (w->indptr[row[0] + 1] - w->indptr[row[0]] > s->steps)
-            sums = and_the_rest(w, lanes, row, s->steps, e, &r, whole, sums);
-        _mm512_mask_i32scatter_ps(y, all, _mm512_maskz_loadu_epi32(all, row), sums, 4);
-    }
-}
-
 void ec_spmv_sell_avx512fp16(const ec_csr *w, const ec_sell *f, int64_t n, int64_t slice0, int64_t slice1, const float *x, float *y)
 {
-    if (w->codes && w->short_indices)
-        slices(w, f, n, slice0, slice1, (entries){NULL, f->value, f->input, NULL, x}, y);
-    else if (w->codes)
-        slices(w, f, n, slice0, slice1, (entries){NULL, f->value, NULL, f->input, x}, y);
-    else if (w->short_indices)
-        slices(w, f, n, slice0, slice1, (entries){f->value, NULL, f->input, NULL, x}, y);
-    else
-        slices(w, f, n, slice0, slice1, (entries){f->value, NULL, NULL, f->input, x}, y);
+    all_slices(w, f, n, slice0, slice1, x, y);
 }
 EC_TARGET_END
 #endif

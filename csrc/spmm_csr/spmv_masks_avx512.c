@@ -4,7 +4,7 @@
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,popcnt")
 
-enum { AHEAD = 512 }; /* entries to prefetch */
+enum { AHEAD = 1024 }; /* entries to prefetch */
 
 /* The mask is as good as a store to the register for Zen 4: it waits for what the register held, unless that is cleared before. */
 EC_INLINE __m512 expand(uint16_t mask, const float *from)
@@ -16,16 +16,13 @@ EC_INLINE __m512 expand(uint16_t mask, const float *from)
 
 void ec_spmv_masks_avx512(const ec_csr *w, const uint8_t *mask, int64_t words, int64_t row0, int64_t row1, const float *x, float *sums)
 {
-    const int far = ec_memory_is_far();
     for (int64_t r = row0; r < row1; r++) {
         const float *value = w->values + w->indptr[r], *in = x;
         const uint8_t *m = mask + 4 * words * r;
         __m512 acc[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
         for (int64_t i = 0; i < words; i++, m += 4, in += 32) {
             _mm_prefetch((const char *)(value + AHEAD), _MM_HINT_T0);
-            _mm_prefetch((const char *)(value + AHEAD + 16), _MM_HINT_T0);
-            if (far)
-                _mm_prefetch((const char *)value + EC_FAR_AHEAD, _MM_HINT_T1);
+            _mm_prefetch((const char *)value + EC_FAR_AHEAD, _MM_HINT_T1);
             EC_UNROLL(2)
             for (int u = 0; u < 2; u++) {
                 uint16_t bits;

@@ -15,7 +15,7 @@ EC_INLINE __m512i spread(uint64_t bits, int count, int end, const int8_t *from)
 }
 
 /* Sums of four rows; end: of the last ones, behind whose codes nothing may be read. `ahead` bytes of codes are asked for with every word, from the
- * next four rows on, and their masks; 0: none. */
+ * next four rows on, and their masks. */
 EC_INLINE void four(int end, const int8_t *code[4], const uint64_t *mask, int64_t words, const uint8_t *x, const int8_t *next, int64_t ahead,
                     int32_t sums[4])
 {
@@ -25,8 +25,7 @@ EC_INLINE void four(int end, const int8_t *code[4], const uint64_t *mask, int64_
         acc[i] = _mm512_setzero_si512();
     for (int64_t w = 0; w < words; w++, mask += 4, x += 64) {
         const __m512i in = _mm512_loadu_si512(x);
-        if (ahead)
-            _mm_prefetch((const char *)(mask + 4 * words), _MM_HINT_T0);
+        _mm_prefetch((const char *)(mask + 4 * words), _MM_HINT_T0);
         for (int64_t p = 0; p < ahead; p += 64) {
             _mm_prefetch((const char *)next + p, _MM_HINT_T0);
             _mm_prefetch((const char *)next + p + EC_FAR_AHEAD, _MM_HINT_T1);
@@ -48,14 +47,13 @@ EC_INLINE void four(int end, const int8_t *code[4], const uint64_t *mask, int64_
 void ec_spmv_masks8_avx512vnni(const ec_csr *w, int64_t n, int64_t words, const int32_t *sum, const uint64_t *mask, int64_t row0, int64_t row1,
                                const uint8_t *x, int zero, float *sums)
 {
-    const int far = ec_memory_is_far();
     for (int64_t first = row0 / 4 * 4; first < row1; first += 4) {
         const int8_t *code[4];
         int32_t found[4];
         for (int i = 0; i < 4; i++)
             code[i] = w->codes + w->indptr[EC_MIN(first + i, n)];
         const int8_t *next = w->codes + w->indptr[EC_MIN(first + 4, n)];
-        const int64_t ahead = far ? (next - code[0]) / words + 1 : 0;
+        const int64_t ahead = (next - code[0]) / words + 1;
         if (w->indptr[EC_MIN(first + 4, n)] + 64 <= w->indptr[n])
             four(0, code, mask + first * words, words, x, next, ahead, found);
         else
