@@ -8,9 +8,10 @@ from cffi import FFI
 
 CSRC = Path(__file__).resolve().parent
 ROOT = CSRC.parent
-# -g0: Python's own flags ask for debug information, nine tenths of the library's bytes. -falign-functions: where the linker happens to put a
-# kernel may cost it a tenth.
-FLAGS = ["-std=c11", "-g0", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-falign-functions=64"]
+# -g0: Python's own flags ask for debug information, nine tenths of the library's bytes. -falign-functions: a kernel may lose a tenth
+# where the linker happens to put it.
+FLAGS = ["-std=c11", "-g0", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden",
+         "-falign-functions=64"]  # fmt: skip
 
 header = (CSRC / "edgecomp.h").read_text()
 cdef = re.search(r"/\* cdef \*/(.*)/\* end cdef \*/", header, re.S)

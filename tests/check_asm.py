@@ -46,6 +46,7 @@ WORK = {
     ("spmm_csr", "avx512"): ("vfmadd", 8, NOTHING),
     ("spmv_csr", "avx512"): ("vfmadd", 2, ALL),
     ("spmv_csr", "avx512fp16"): ("vfmadd", 1, NOTHING),
+    ("spmv_sell", "avx512"): ("vfmadd", 1, ALL),
     ("spmv_masks8", "avx512vnni"): ("vpdpbusd", 4, NOTHING),
     ("csr_pairs", "avx512"): ("vfmadd", 16, NOTHING),
     ("csr_turn", "avx512"): ("vshuff", 32, ALL),

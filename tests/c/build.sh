@@ -20,7 +20,7 @@ out=${OUT:-$(mktemp -d)}
 mkdir -p "$out"
 program=$out/conformance-$kind
 
-flags=$(sed -n 's/^FLAGS = \[\(.*\)\]/\1/p' "$csrc/build_cffi.py" | tr -d '",') # what the extension is built with
+flags=$(sed -n '/^FLAGS = \[/,/\]/p' "$csrc/build_cffi.py" | sed 's/^FLAGS = \[//; s/\].*//' | tr -d '",\n') # what the extension is built with
 [ -n "$flags" ] || { echo "build.sh: no FLAGS in build_cffi.py" >&2; exit 1; }
 
 build() { # compiler, further flags
