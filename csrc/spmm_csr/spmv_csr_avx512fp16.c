@@ -7,7 +7,7 @@
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl")
 
 enum { FAR = 0 }; /* 3 % from memory, and in L3 it costs 8 */
-#include "../spmm_csr/sell_avx512.h"
+#include "../spmm_csr/spmv_avx512.h"
 
 EC_INLINE __m512 turn(const entries *w, int64_t e, __mmask16 m, __m512 acc)
 {
@@ -18,23 +18,7 @@ EC_INLINE __m512 turn(const entries *w, int64_t e, __mmask16 m, __m512 acc)
     return _mm512_fmadd_ps(entry, _mm512_mask_i32gather_ps(_mm512_setzero_ps(), lanes, input, w->x, 4), acc);
 }
 
-EC_INLINE void rows(const ec_csr *w, int64_t row0, int64_t row1, entries r, float *sums)
-{
-    for (int64_t i = row0; i < row1; i++)
-        *sums++ = (float)dot(&r, w->indptr[i], w->indptr[i + 1]);
-}
-
-void ec_spmv_csr_avx512fp16(const ec_csr *w, int64_t row0, int64_t row1, const float *x, float *sums)
-{
-    if (w->codes && w->short_indices)
-        rows(w, row0, row1, (entries){NULL, w->codes, w->short_indices, NULL, x}, sums);
-    else if (w->codes)
-        rows(w, row0, row1, (entries){NULL, w->codes, NULL, w->indices, x}, sums);
-    else if (w->short_indices)
-        rows(w, row0, row1, (entries){w->values, NULL, w->short_indices, NULL, x}, sums);
-    else
-        rows(w, row0, row1, (entries){w->values, NULL, NULL, w->indices, x}, sums);
-}
+void ec_spmv_csr_avx512fp16(const ec_csr *w, int64_t row0, int64_t row1, const float *x, float *sums) { all_rows(w, row0, row1, x, sums); }
 
 void ec_spmv_sell_avx512fp16(const ec_csr *w, const ec_sell *f, int64_t n, int64_t slice0, int64_t slice1, const float *x, float *y)
 {

@@ -1,4 +1,4 @@
-/* A CSR weight times one token in slices of 16 rows (csr_sell.c has the form), AVX-512. Included inside a target region by who fetches 16
+/* A CSR weight times one token, AVX-512: its rows, or slices of 16 of them (csr_sell.c). Included inside a target region by who fetches 16
  * activations in the way that is fast on some CPUs, and says how many entries ahead L2 is asked for them: FAR, or 0. */
 enum {
     STEP = 16,   /* entries of a turn */
@@ -51,6 +51,28 @@ EC_INLINE double dot(const entries *w, int64_t from, int64_t to)
             whole += _mm512_reduce_add_epi32(_mm512_cvtps_epi32(acc)); /* 16 * 2^24 at most */
     } while (w->codes && e < to);
     return w->codes ? (double)whole : (double)_mm512_reduce_add_ps(acc);
+}
+
+EC_INLINE void rows(const ec_csr *w, int64_t row0, int64_t row1, entries r, float *sums)
+{
+    for (int64_t i = row0; i < row1; i++)
+        *sums++ = (float)dot(&r, w->indptr[i], w->indptr[i + 1]);
+}
+
+EC_INLINE void all_rows(const ec_csr *w, int64_t row0, int64_t row1, const float *x, float *sums)
+{
+    if (w->indptr[row0] == w->indptr[row1]) { /* there may be no input, of which a turn without entries would read the first */
+        memset(sums, 0, sizeof *sums * (size_t)(row1 - row0));
+        return;
+    }
+    if (w->codes && w->short_indices)
+        rows(w, row0, row1, (entries){NULL, w->codes, w->short_indices, NULL, x}, sums);
+    else if (w->codes)
+        rows(w, row0, row1, (entries){NULL, w->codes, NULL, w->indices, x}, sums);
+    else if (w->short_indices)
+        rows(w, row0, row1, (entries){w->values, NULL, w->short_indices, NULL, x}, sums);
+    else
+        rows(w, row0, row1, (entries){w->values, NULL, NULL, w->indices, x}, sums);
 }
 
 /* What the longest of some rows have beyond `steps`, from entry e on, added to their sums. */
