@@ -51,7 +51,8 @@ enum {
 /* Whether this CPU's memory is so far away that prefetching in software pays for few rows. */
 int ec_memory_is_far(void);
 
-/* Bytes that streams ask for ahead of their use there, into L2, beside what they ask for into L1: L2 has room for more requests. */
+/* Bytes that streams ask for ahead of their use into L2, beside what they ask for into L1: L2 has room for more requests. Some do where memory is
+ * far, and those of CSR, whose use of an entry takes long, everywhere. */
 enum { EC_FAR_AHEAD = 16384 };
 
 static inline int64_t ec_div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
