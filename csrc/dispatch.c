@@ -210,13 +210,13 @@ static const struct { int isa; ec_spmm_csr8_fn *fn; ec_pack_csr8_fn *pack; ec_cs
     {SCALAR, ec_spmm_csr8_scalar, ec_pack_csr8_scalar, NULL},
 };
 
-static const struct { int isa; ec_spmv_csr_fn *fn; ec_spmv_sell_fn *sell; } SPMV_CSR[] = {
+static const struct { int isa; ec_spmv_csr_fn *fn; ec_spmv_sell_fn *sell, *sell_wide; } SPMV_CSR[] = {
 #ifdef EC_X86
-    {AVX512FP16, ec_spmv_csr_avx512fp16, ec_spmv_sell_avx512fp16},
-    {AVX512, ec_spmv_csr_avx512, ec_spmv_sell_avx512},
-    {AVX2, ec_spmv_csr_avx2, NULL},
+    {AVX512FP16, ec_spmv_csr_avx512fp16, ec_spmv_sell_avx512fp16, ec_spmv_sell_avx512fp16},
+    {AVX512, ec_spmv_csr_avx512, ec_spmv_sell_avx512, NULL},
+    {AVX2, ec_spmv_csr_avx2, NULL, NULL},
 #endif
-    {SCALAR, ec_spmv_csr_scalar, NULL},
+    {SCALAR, ec_spmv_csr_scalar, NULL, NULL},
 };
 
 static const struct { int isa; ec_spmv_masks_fn *fn; } SPMV_MASKS[] = {
@@ -380,7 +380,7 @@ ec_spmm_csr8_fn *ec_use_spmm_csr8(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[
 ec_pack_csr8_fn *ec_use_pack_csr8(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[i].pack; }
 ec_csr8_finish_fn *ec_use_csr8_finish(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[i].finish; }
 ec_spmv_csr_fn *ec_use_spmv_csr(void) { CHOOSE(SPMV_CSR, i) return SPMV_CSR[i].fn; }
-ec_spmv_sell_fn *ec_use_spmv_sell(void) { CHOOSE(SPMV_CSR, i) return SPMV_CSR[i].sell; }
+ec_spmv_sell_fn *ec_use_spmv_sell(const ec_csr *w) { CHOOSE(SPMV_CSR, i) return w->short_indices ? SPMV_CSR[i].sell : SPMV_CSR[i].sell_wide; }
 ec_spmv_masks_fn *ec_use_spmv_masks(void) { CHOOSE(SPMV_MASKS, i) return SPMV_MASKS[i].fn; }
 ec_spmv_masks8_fn *ec_use_spmv_masks8(void)
 {

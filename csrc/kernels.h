@@ -669,7 +669,7 @@ ec_spmm_csr8_fn *ec_use_spmm_csr8(void);
 ec_pack_csr8_fn *ec_use_pack_csr8(void);
 ec_csr8_finish_fn *ec_use_csr8_finish(void); /* or NULL, where the form is EC_CSR_BLOCKS */
 ec_spmv_csr_fn *ec_use_spmv_csr(void);
-ec_spmv_sell_fn *ec_use_spmv_sell(void); /* or NULL */
+ec_spmv_sell_fn *ec_use_spmv_sell(const ec_csr *w); /* or NULL */
 ec_spmv_masks8_fn *ec_use_spmv_masks8(void); /* or NULL */
 ec_spmv_masks_fn *ec_use_spmv_masks(void); /* NULL: none */
 ec_quantize_rows_fn *ec_use_quantize_rows(void);

@@ -34,8 +34,8 @@ static int64_t block_inputs(int kind, int64_t n, int64_t k, const ec_csr *w)
 
 /* One token reads the CSR arrays, or masks where two fifths of the weights are stored: spreading the values of eight inputs costs less than
  * fetching their activations one by one then, and a bit for each weight is less to read than the indices. In int8 it is 64 inputs that are
- * spread at once, and a sixteenth of the weights is enough. With AVX-512 slices take the place of rows. Rows are read for several
- * tokens too where blocks of inputs would be emptier than one entry a row, and int8 sums that need 64 bits. Pairs gain where two rows have inputs in common, and tokens
+ * spread at once, and a sixteenth of the weights is enough. With AVX-512 slices take the place of rows, of matrices with wide indices only
+ * where gathers are fast. Rows are read for several tokens too where blocks of inputs would be emptier than one entry a row, and int8 sums that need 64 bits. Pairs gain where two rows have inputs in common, and tokens
  * enough to fill the registers. */
 int ec_csr_kind(int64_t m, int64_t n, int64_t k, const ec_csr *w)
 {
@@ -43,7 +43,7 @@ int ec_csr_kind(int64_t m, int64_t n, int64_t k, const ec_csr *w)
         return EC_CSR_ROWS;
     if (m == 1) {
         const int masks = w->codes ? density(n, k, w) >= 1. / 16 && ec_use_spmv_masks8() : density(n, k, w) >= 0.4 && ec_use_spmv_masks();
-        return w->codes && k > K_MAX ? EC_CSR_ROWS : masks ? EC_CSR_MASKS : ec_use_spmv_sell() ? EC_CSR_SELL : EC_CSR_ROWS;
+        return w->codes && k > K_MAX ? EC_CSR_ROWS : masks ? EC_CSR_MASKS : ec_use_spmv_sell(w) ? EC_CSR_SELL : EC_CSR_ROWS;
     }
     if ((w->codes && k > K_MAX) || w->indptr[n] < n * (ec_div_up(k, block_inputs(EC_CSR_BLOCKS, n, k, w)) - 1))
         return EC_CSR_ROWS;

@@ -109,7 +109,7 @@ int ec_csr_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx,
     job j = {.n = n, .k = k, .w = w, .bias = bias, .act = act};
     j.spmv = ec_use_spmv_csr();
     if (kind == EC_CSR_SELL && w->derived[EC_CSR_SELL]) {
-        j.sell = ec_use_spmv_sell();
+        j.sell = ec_use_spmv_sell(w);
         j.slices = ec_csr_open_sell(n, w, w->derived[EC_CSR_SELL]);
     }
     j.masks = by_masks && !w->codes ? ec_use_spmv_masks() : NULL;

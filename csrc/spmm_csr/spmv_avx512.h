@@ -59,22 +59,6 @@ EC_INLINE void rows(const ec_csr *w, int64_t row0, int64_t row1, entries r, floa
         *sums++ = (float)dot(&r, w->indptr[i], w->indptr[i + 1]);
 }
 
-EC_INLINE void all_rows(const ec_csr *w, int64_t row0, int64_t row1, const float *x, float *sums)
-{
-    if (w->indptr[row0] == w->indptr[row1]) { /* there may be no input, of which a turn without entries would read the first */
-        memset(sums, 0, sizeof *sums * (size_t)(row1 - row0));
-        return;
-    }
-    if (w->codes && w->short_indices)
-        rows(w, row0, row1, (entries){NULL, w->codes, w->short_indices, NULL, x}, sums);
-    else if (w->codes)
-        rows(w, row0, row1, (entries){NULL, w->codes, NULL, w->indices, x}, sums);
-    else if (w->short_indices)
-        rows(w, row0, row1, (entries){w->values, NULL, w->short_indices, NULL, x}, sums);
-    else
-        rows(w, row0, row1, (entries){w->values, NULL, NULL, w->indices, x}, sums);
-}
-
 /* What the longest of some rows have beyond `steps`, from entry e on, added to their sums. */
 EC_INLINE __m512 and_the_rest(const ec_csr *w, int lanes, const int32_t *row, int64_t steps, int64_t e, const entries *r, __m512i whole, __m512 acc)
 {
@@ -121,16 +105,4 @@ EC_INLINE void slices(const ec_csr *w, const ec_sell *f, int64_t n, int64_t slic
             sums = and_the_rest(w, lanes, row, s->steps, e, &r, whole, sums);
         _mm512_mask_i32scatter_ps(y, all, _mm512_maskz_loadu_epi32(all, row), sums, 4);
     }
-}
-
-EC_INLINE void all_slices(const ec_csr *w, const ec_sell *f, int64_t n, int64_t slice0, int64_t slice1, const float *x, float *y)
-{
-    if (w->codes && w->short_indices)
-        slices(w, f, n, slice0, slice1, (entries){NULL, f->value, f->input, NULL, x}, y);
-    else if (w->codes)
-        slices(w, f, n, slice0, slice1, (entries){NULL, f->value, NULL, f->input, x}, y);
-    else if (w->short_indices)
-        slices(w, f, n, slice0, slice1, (entries){f->value, NULL, f->input, NULL, x}, y);
-    else
-        slices(w, f, n, slice0, slice1, (entries){f->value, NULL, NULL, f->input, x}, y);
 }

@@ -18,11 +18,28 @@ EC_INLINE __m512 turn(const entries *w, int64_t e, __mmask16 m, __m512 acc)
     return _mm512_fmadd_ps(entry, _mm512_mask_i32gather_ps(_mm512_setzero_ps(), lanes, input, w->x, 4), acc);
 }
 
-void ec_spmv_csr_avx512fp16(const ec_csr *w, int64_t row0, int64_t row1, const float *x, float *sums) { all_rows(w, row0, row1, x, sums); }
+void ec_spmv_csr_avx512fp16(const ec_csr *w, int64_t row0, int64_t row1, const float *x, float *sums)
+{
+    if (w->codes && w->short_indices)
+        rows(w, row0, row1, (entries){NULL, w->codes, w->short_indices, NULL, x}, sums);
+    else if (w->codes)
+        rows(w, row0, row1, (entries){NULL, w->codes, NULL, w->indices, x}, sums);
+    else if (w->short_indices)
+        rows(w, row0, row1, (entries){w->values, NULL, w->short_indices, NULL, x}, sums);
+    else
+        rows(w, row0, row1, (entries){w->values, NULL, NULL, w->indices, x}, sums);
+}
 
 void ec_spmv_sell_avx512fp16(const ec_csr *w, const ec_sell *f, int64_t n, int64_t slice0, int64_t slice1, const float *x, float *y)
 {
-    all_slices(w, f, n, slice0, slice1, x, y);
+    if (w->codes && w->short_indices)
+        slices(w, f, n, slice0, slice1, (entries){NULL, f->value, f->input, NULL, x}, y);
+    else if (w->codes)
+        slices(w, f, n, slice0, slice1, (entries){NULL, f->value, NULL, f->input, x}, y);
+    else if (w->short_indices)
+        slices(w, f, n, slice0, slice1, (entries){f->value, NULL, f->input, NULL, x}, y);
+    else
+        slices(w, f, n, slice0, slice1, (entries){f->value, NULL, NULL, f->input, x}, y);
 }
 EC_TARGET_END
 #endif
