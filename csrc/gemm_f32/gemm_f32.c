@@ -3,9 +3,9 @@
  * Groups of up to three weight panels are the outer loop and blocks of k the next, so that a group's block stays in L2
  * while all rows pass by; y carries the sums from block to block. Weights that are not packed, or not float32, are made
  * into panels block by block in scratch. */
-#include "../kernels.h"
+#include "../grid.h"
 
-enum { FEW = 3 /* rows that stream through all of k */, BLOCK_K = 1024, BLOCK_ROWS = 1024, CHUNKS_PER_THREAD = 8 };
+enum { FEW = 3 /* rows that stream through all of k */, BLOCK_K = 1024 };
 
 typedef struct {
     int64_t m, n, k;
@@ -30,7 +30,8 @@ typedef struct {
     ec_expand_sg_fn *expand_sg;
     ec_gemv_sg_fn *gemv_sg;
     ec_activation_fn *activation;
-    int64_t panels, groups, tiles, blocks, row_blocks;
+    int64_t panels, groups, tiles, blocks; /* blocks of k */
+    ec_grid grid;
     int threads;
     float *panel;   /* workspace: activation panels, */
     float *scratch; /* then per thread one block of a group's weights */
@@ -97,12 +98,12 @@ static int64_t block_at(const job *j, int64_t b)
 static void gemm_chunk(void *ctx, int64_t chunk, int thread)
 {
     const job *j = ctx;
-    const int64_t group = chunk / j->row_blocks, block = chunk % j->row_blocks;
+    int64_t block;
+    const int64_t group = ec_grid_at(&j->grid, chunk, &block), next = ec_grid_next(&j->grid, chunk);
     const int64_t panel0 = ec_part(j->panels, j->groups, group), col0 = panel0 * EC_PANEL;
     const int nv = (int)(ec_part(j->panels, j->groups, group + 1) - panel0);
-    const int64_t tile0 = ec_part(j->tiles, j->row_blocks, block), tile1 = ec_part(j->tiles, j->row_blocks, block + 1);
+    const int64_t tile0 = ec_part(j->tiles, j->grid.blocks, block), tile1 = ec_part(j->tiles, j->grid.blocks, block + 1);
     const int packed = is_packed(j);
-    const int64_t next = (chunk + 1) / j->row_blocks;
     float *scratch = j->scratch + (int64_t)thread * SCRATCH;
 
     for (int64_t b = 0; b < j->blocks; b++) {
@@ -118,7 +119,7 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
         int64_t ahead_lines = 0;
         if (packed && j->m > FEW) {
             const int last = b + 1 == j->blocks;
-            const int64_t p = last && next > group && next < j->groups ? ec_part(j->panels, j->groups, next) : j->panels;
+            const int64_t p = last && next > group ? ec_part(j->panels, j->groups, next) : j->panels;
             if (last)
                 ahead = j->w + p * EC_PANEL * j->k;
             if (!last || p + nv <= j->panels)
@@ -213,9 +214,8 @@ static int run(job *j, int threads, void *workspace, size_t size)
         run_gemv(j);
         return EC_OK;
     }
-    const int64_t wanted = j->threads == 1 ? 1 : ec_div_up((int64_t)CHUNKS_PER_THREAD * j->threads, j->groups);
-    j->row_blocks = EC_MIN(j->tiles, wanted > ec_div_up(j->m, BLOCK_ROWS) ? wanted : ec_div_up(j->m, BLOCK_ROWS));
-    ec_parallel(j->threads, j->groups * j->row_blocks, gemm_chunk, j);
+    j->grid = ec_grid_of(j->threads, j->groups, j->m, j->tiles, 4 * j->k);
+    ec_parallel(j->threads, ec_grid_chunks(&j->grid), gemm_chunk, j);
     return EC_OK;
 }
 

@@ -2,9 +2,7 @@
  *
  * A strip of 32 outputs is one stream of records: from memory for one row, and small enough for L2 (74 KB of int4 at k = 4096) while many
  * rows pass by. Groups are summed in order within one tile, never split. */
-#include "../kernels.h"
-
-enum { CHUNKS_PER_THREAD = 8, BLOCK_ROWS = 256 };
+#include "../grid.h"
 
 typedef struct {
     int64_t m, n, k;
@@ -22,7 +20,8 @@ typedef struct {
     const ec_gemm_sg_impl *impl;
     ec_quantize_groups_fn *quantize;
     ec_activation_fn *activation;
-    int64_t groups, strips, tiles, row_blocks;
+    int64_t groups, strips, tiles;
+    ec_grid grid; /* of strips */
     int8_t *panel;   /* workspace: activation panels, */
     float *permuted; /* then x in the weights' order */
 } job;
@@ -88,9 +87,9 @@ static void strip_rows(const job *j, int64_t strip, int64_t block)
 {
     const int64_t col0 = strip * EC_STRIP;
     const int64_t record = (int64_t)ec_record_bytes(j->w, j->bits);
-    const int64_t tile0 = ec_part(j->tiles, j->row_blocks, block);
+    const int64_t tile0 = ec_part(j->tiles, j->grid.blocks, block);
     const int far = ec_memory_is_far();
-    for (int64_t tile = tile0; tile < ec_part(j->tiles, j->row_blocks, block + 1); tile++) {
+    for (int64_t tile = tile0; tile < ec_part(j->tiles, j->grid.blocks, block + 1); tile++) {
         const int64_t row = ec_part(j->m, j->tiles, tile);
         const int mr = (int)(ec_part(j->m, j->tiles, tile + 1) - row);
         const ec_gemm_sg_tile t = {
@@ -119,7 +118,9 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
 {
     (void)thread;
     const job *j = ctx;
-    strip_rows(j, chunk / j->row_blocks, chunk % j->row_blocks);
+    int64_t block;
+    const int64_t strip = ec_grid_at(&j->grid, chunk, &block);
+    strip_rows(j, strip, block);
 }
 
 /* Bound by the products, or by reading the weights: 1/20 ns a byte. */
@@ -158,9 +159,8 @@ static int run(job *j, int threads, void *workspace, size_t size)
     /* 0.1 ns to quantise a value */
     ec_parallel(ec_threads_that_pay(threads, 0.1 * (double)j->m * (double)j->k), j->tiles, pack_tile, j);
     threads = threads_for(j->impl, j->bits, j->m, j->n, j->k, threads);
-    const int64_t wanted = threads == 1 ? 1 : ec_div_up((int64_t)CHUNKS_PER_THREAD * threads, j->strips);
-    j->row_blocks = EC_MIN(j->tiles, wanted > ec_div_up(j->m, BLOCK_ROWS) ? wanted : ec_div_up(j->m, BLOCK_ROWS));
-    ec_parallel(threads, j->strips * j->row_blocks, gemm_chunk, j);
+    j->grid = ec_grid_of(threads, j->strips, j->m, j->tiles, row_bytes(j->k, j->w->group));
+    ec_parallel(threads, ec_grid_chunks(&j->grid), gemm_chunk, j);
     return EC_OK;
 }
 

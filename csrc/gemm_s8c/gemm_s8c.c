@@ -1,14 +1,12 @@
 /* int8 GEMM, the driver: quantise or copy x into activation panels, split the output, call the tile.
  *
  * Groups of up to three weight panels are the outer loop, so that a group (192 bytes per quad: 196 KB at k = 4096) stays
- * in L2 while all rows pass by; k is never split, the sums stay in registers. */
-#include "../kernels.h"
+ * in L2 while the rows of a section (grid.h) pass by; k is never split, the sums stay in registers. */
+#include "../grid.h"
 
 enum {
     BLOCK_K = 65536,       /* 255 * 127 * 66311 < 2^31: beyond, exact int32 blocks are added in int64 */
-    EXACT_K = 66311,
-    BLOCK_ROWS = 256,     /* rows that pass by one group before the next group's turn */
-    CHUNKS_PER_THREAD = 8  /* so that a thread that is late costs an eighth of its share at most */
+    EXACT_K = 66311
 };
 
 typedef struct {
@@ -32,7 +30,8 @@ typedef struct {
     ec_quantize_rows_fn *quantize;
     ec_transpose_f32_fn *transpose;
     ec_activation_fn *activation;
-    int64_t panels, groups, tiles, row_blocks;
+    int64_t panels, groups, tiles;
+    ec_grid grid;
     int threads;
     uint8_t *panel; /* workspace: activation panels, */
     float *sx;      /* then scale and zero of each row */
@@ -108,14 +107,14 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
 {
     (void)thread;
     const job *j = ctx;
-    const int64_t group = chunk / j->row_blocks, block = chunk % j->row_blocks;
+    int64_t block;
+    const int64_t group = ec_grid_at(&j->grid, chunk, &block), next = ec_grid_next(&j->grid, chunk);
     const int64_t panel0 = ec_part(j->panels, j->groups, group), col0 = panel0 * EC_PANEL, panel_bytes = j->quads * 64;
     const int nv = (int)(ec_part(j->panels, j->groups, group + 1) - panel0);
-    const int64_t tile0 = ec_part(j->tiles, j->row_blocks, block), tile1 = ec_part(j->tiles, j->row_blocks, block + 1);
+    const int64_t tile0 = ec_part(j->tiles, j->grid.blocks, block), tile1 = ec_part(j->tiles, j->grid.blocks, block + 1);
     /* The weights this thread most likely takes next come into L2 while it works on these. One or two rows are bound by
      * memory and do best as one plain stream. */
-    const int64_t next = (chunk + 1) / j->row_blocks;
-    const int64_t ahead0 = next > group && next < j->groups && j->m > 3 ? ec_part(j->panels, j->groups, next) : j->panels;
+    const int64_t ahead0 = next > group && j->m > 3 ? ec_part(j->panels, j->groups, next) : j->panels;
     const char *ahead = (const char *)j->w + ahead0 * panel_bytes;
     const int64_t ahead_bytes = EC_MIN(j->panels - ahead0, nv) * panel_bytes / (tile1 - tile0) & -64;
     float quantised[EC_MAX_ROWS * EC_TILE_COLS];
@@ -186,9 +185,8 @@ static int run(job *j, int threads, void *workspace, size_t size)
             if (j->sx[i] != j->sx[i])
                 return EC_E_NONFINITE;
     j->threads = ec_gemm_s8c_threads(j->m, j->n, j->k, threads);
-    const int64_t wanted = j->threads == 1 ? 1 : ec_div_up((int64_t)CHUNKS_PER_THREAD * j->threads, j->groups);
-    j->row_blocks = EC_MIN(j->tiles, wanted > ec_div_up(j->m, BLOCK_ROWS) ? wanted : ec_div_up(j->m, BLOCK_ROWS));
-    ec_parallel(j->threads, j->groups * j->row_blocks, gemm_chunk, j);
+    j->grid = ec_grid_of(j->threads, j->groups, j->m, j->tiles, ec_panel_bytes(j->k, 1));
+    ec_parallel(j->threads, ec_grid_chunks(&j->grid), gemm_chunk, j);
     return EC_OK;
 }
 

@@ -3,12 +3,10 @@
  *
  * Rows of x become activation panels as for dense weights. For a block of outputs a thread gathers the kept inputs of a panel into its
  * scratch, and the dense tile multiplies that by the block's panels of values. */
-#include "../kernels.h"
+#include "../grid.h"
 
 enum {
     BLOCK_K = 1024,        /* most float32 inputs of a block that is gathered */
-    BLOCK_ROWS = 256,      /* rows that pass by one block of outputs before the next */
-    CHUNKS_PER_THREAD = 8,
     FEW = 3,               /* rows that stream through all of k, in tiles of their own */
     GROUP = 16,            /* most blocks that pass a tile together, so that its inputs come into L1 once for all, */
     GROUP_BYTES = 160 << 10, /* and of their values, which stay in L2: more are slower */
@@ -35,7 +33,8 @@ typedef struct {
     ec_nm_inputs_fn *inputs;
     ec_gather_s8_fn *gather_s8;
     ec_activation_fn *activation;
-    int64_t panels, blocks, group_blocks, tiles, row_blocks;
+    int64_t panels, blocks, group_blocks, tiles;
+    ec_grid grid; /* of groups of blocks */
     char *panel;    /* workspace: activation panels, */
     float *sx;      /* scale and zero of each row, */
     int32_t *zero;
@@ -193,10 +192,11 @@ static void multiply_s8(const job *j, int64_t panel0, int64_t panels, int64_t ti
 static void nm_chunk(void *ctx, int64_t chunk, int thread)
 {
     const job *j = ctx;
-    const int64_t group = chunk / j->row_blocks, rows = chunk % j->row_blocks, each = j->w->block / EC_PANEL;
+    int64_t rows;
+    const int64_t group = ec_grid_at(&j->grid, chunk, &rows), each = j->w->block / EC_PANEL;
     const int64_t block0 = group * j->group_blocks, block1 = EC_MIN(j->blocks, block0 + j->group_blocks), panel0 = block0 * each;
     const int64_t panels = EC_MIN(j->panels, block1 * each) - panel0, col0 = panel0 * EC_PANEL, stride = input_stride(j->kept);
-    const int64_t tile0 = ec_part(j->tiles, j->row_blocks, rows), tile1 = ec_part(j->tiles, j->row_blocks, rows + 1);
+    const int64_t tile0 = ec_part(j->tiles, j->grid.blocks, rows), tile1 = ec_part(j->tiles, j->grid.blocks, rows + 1);
     char *scratch = j->scratch + thread * j->scratch_bytes;
     int32_t *input = (int32_t *)scratch;
     scratch += 4 * GROUP * stride;
@@ -251,9 +251,8 @@ static int run(job *j, int threads, void *workspace, size_t size)
     const int work = (int8 ? ec_spmm_nm8_threads : ec_spmm_nm_threads)(j->m, j->n, j->kept, threads);
     const int64_t values = 4 * j->w->block * EC_MIN(j->kept, step_of(j)) + 1; /* + 1: k may be 0 */
     j->group_blocks = !int8 && j->own->tile && j->tiles > 1 && values <= GROUP_BYTES ? EC_MIN(GROUP, GROUP_BYTES / values) : 1;
-    const int64_t groups = ec_div_up(j->blocks, j->group_blocks), wanted = work == 1 ? 1 : ec_div_up((int64_t)CHUNKS_PER_THREAD * work, groups);
-    j->row_blocks = EC_MIN(j->tiles, wanted > ec_div_up(j->m, BLOCK_ROWS) ? wanted : ec_div_up(j->m, BLOCK_ROWS));
-    ec_parallel(work, groups * j->row_blocks, nm_chunk, j);
+    j->grid = ec_grid_of(work, ec_div_up(j->blocks, j->group_blocks), j->m, j->tiles, int8 ? ec_panel_bytes(j->k, 1) : 4 * j->k);
+    ec_parallel(work, ec_grid_chunks(&j->grid), nm_chunk, j);
     return EC_OK;
 }
 

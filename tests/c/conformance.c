@@ -19,6 +19,7 @@
 #include "kd.h"
 #include "nm.h"
 #include "pool.h"
+#include "split.h"
 
 typedef struct {
     const char *name;
@@ -187,6 +188,7 @@ static int run_all(const char *need, const char *only)
 {
     check_lines(need);
     check_short_workspaces();
+    check_grid();
     for (size_t i = 0; i < sizeof OPS / sizeof *OPS; i++)
         if (!only || !strncmp(OPS[i].name, only, strlen(only)))
             run_op(&OPS[i]);
