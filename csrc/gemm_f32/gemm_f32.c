@@ -1,7 +1,7 @@
 /* float32 GEMM, the driver: transpose x into activation panels, split the output, call the tile.
  *
  * Groups of up to three weight panels are the outer loop and blocks of k the next, so that a group's block stays in L2
- * while all rows pass by; y carries the sums from block to block. Weights that are not packed, or not float32, are made
+ * while the rows of a section (grid.h) pass by; y carries the sums from block to block. Weights that are not packed, or not float32, are made
  * into panels block by block in scratch. */
 #include "../grid.h"
 
