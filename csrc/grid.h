@@ -8,38 +8,41 @@
 
 enum {
     EC_BLOCK_ROWS = 256,       /* rows that pass by one group before the next group's turn */
-    EC_CHUNKS_PER_THREAD = 8,  /* so that a thread that is late costs an eighth of its share at most */
     EC_SECTION_BYTES = 3 << 20 /* of activations in a section, about */
 };
 
 typedef struct {
-    int64_t groups, blocks, section; /* blocks of all rows, and of a section but the last, which may have fewer */
+    int64_t groups, tiles, blocks, section; /* blocks of all tiles, and of a section but the last, which may have fewer */
 } ec_grid;
 
-/* For `tiles` tiles of m rows, of which one has row_bytes in its panel; m and groups are positive. Blocks have a tile at least. */
+/* A group of outputs, and tiles tile0 .. tile1 - 1 of rows: one at least. */
+typedef struct {
+    int64_t group, tile0, tile1;
+} ec_chunk;
+
+/* For `tiles` tiles of m rows, of which one has row_bytes in its panel; m and groups are positive. */
 static inline ec_grid ec_grid_of(int threads, int64_t groups, int64_t m, int64_t tiles, int64_t row_bytes)
 {
     const int64_t wanted = threads == 1 ? 1 : ec_div_up((int64_t)EC_CHUNKS_PER_THREAD * threads, groups), least = ec_div_up(m, EC_BLOCK_ROWS);
     const int64_t bytes = m * row_bytes, sections = bytes > EC_SECTION_BYTES ? EC_MIN(tiles, ec_div_up(bytes, EC_SECTION_BYTES)) : 1;
     int64_t blocks = EC_MIN(tiles, wanted > least ? wanted : least);
     blocks = blocks > sections ? blocks : sections;
-    return (ec_grid){.groups = groups, .blocks = blocks, .section = ec_div_up(blocks, sections)};
+    return (ec_grid){.groups = groups, .tiles = tiles, .blocks = blocks, .section = ec_div_up(blocks, sections)};
 }
 
 static inline int64_t ec_grid_chunks(const ec_grid *g) { return g->groups * g->blocks; }
 
-/* The group of a chunk, 0 <= chunk < ec_grid_chunks, and its block. */
-static inline int64_t ec_grid_at(const ec_grid *g, int64_t chunk, int64_t *block)
+/* 0 <= chunk < ec_grid_chunks */
+static inline ec_chunk ec_grid_at(const ec_grid *g, int64_t chunk)
 {
     const int64_t all = g->groups * g->section, first = chunk / all * g->section, here = EC_MIN(g->section, g->blocks - first);
-    *block = first + chunk % all % here;
-    return chunk % all / here;
+    const int64_t block = first + chunk % all % here;
+    return (ec_chunk){chunk % all / here, ec_part(g->tiles, g->blocks, block), ec_part(g->tiles, g->blocks, block + 1)};
 }
 
 /* The group of the chunk after it, 0 if there is none. */
 static inline int64_t ec_grid_next(const ec_grid *g, int64_t chunk)
 {
-    int64_t block;
-    return chunk + 1 < ec_grid_chunks(g) ? ec_grid_at(g, chunk + 1, &block) : 0;
+    return chunk + 1 < ec_grid_chunks(g) ? ec_grid_at(g, chunk + 1).group : 0;
 }
 #endif

@@ -697,5 +697,6 @@ int ec_thread_limit(int threads);
  * Returns whether it was handed to the pool: not with one thread or one index, nor while the pool is busy. */
 typedef void ec_task(void *ctx, int64_t i, int thread);
 int ec_parallel(int threads, int64_t count, ec_task *task, void *ctx);
+enum { EC_CHUNKS_PER_THREAD = 8 }; /* that drivers make, so that a thread that is late costs an eighth of its share at most */
 
 #endif

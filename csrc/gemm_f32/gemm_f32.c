@@ -98,11 +98,10 @@ static int64_t block_at(const job *j, int64_t b)
 static void gemm_chunk(void *ctx, int64_t chunk, int thread)
 {
     const job *j = ctx;
-    int64_t block;
-    const int64_t group = ec_grid_at(&j->grid, chunk, &block), next = ec_grid_next(&j->grid, chunk);
+    const ec_chunk own = ec_grid_at(&j->grid, chunk);
+    const int64_t group = own.group, next = ec_grid_next(&j->grid, chunk), tile0 = own.tile0, tile1 = own.tile1;
     const int64_t panel0 = ec_part(j->panels, j->groups, group), col0 = panel0 * EC_PANEL;
     const int nv = (int)(ec_part(j->panels, j->groups, group + 1) - panel0);
-    const int64_t tile0 = ec_part(j->tiles, j->grid.blocks, block), tile1 = ec_part(j->tiles, j->grid.blocks, block + 1);
     const int packed = is_packed(j);
     float *scratch = j->scratch + (int64_t)thread * SCRATCH;
 

@@ -83,13 +83,15 @@ static void pack_tile(void *ctx, int64_t tile, int thread)
     j->quantize(mr, j->k, j->w->group, x, ldx, ec_sum_factor(j->bits, j->w->zero), panel);
 }
 
-static void strip_rows(const job *j, int64_t strip, int64_t block)
+static void gemm_chunk(void *ctx, int64_t chunk, int thread)
 {
-    const int64_t col0 = strip * EC_STRIP;
+    (void)thread;
+    const job *j = ctx;
+    const ec_chunk own = ec_grid_at(&j->grid, chunk);
+    const int64_t strip = own.group, col0 = strip * EC_STRIP;
     const int64_t record = (int64_t)ec_record_bytes(j->w, j->bits);
-    const int64_t tile0 = ec_part(j->tiles, j->grid.blocks, block);
     const int far = ec_memory_is_far();
-    for (int64_t tile = tile0; tile < ec_part(j->tiles, j->grid.blocks, block + 1); tile++) {
+    for (int64_t tile = own.tile0; tile < own.tile1; tile++) {
         const int64_t row = ec_part(j->m, j->tiles, tile);
         const int mr = (int)(ec_part(j->m, j->tiles, tile + 1) - row);
         const ec_gemm_sg_tile t = {
@@ -106,21 +108,12 @@ static void strip_rows(const job *j, int64_t strip, int64_t block)
             .ldy = j->ldy,
             .cols = (int)EC_MIN(j->n - col0, EC_STRIP),
             .relu = j->act == EC_ACT_RELU,
-            .far = far && tile == tile0,
+            .far = far && tile == own.tile0,
         };
         j->impl->tile(mr, &t);
         if (j->act > EC_ACT_RELU)
             j->activation(j->act, mr, t.cols, t.y, t.ldy);
     }
-}
-
-static void gemm_chunk(void *ctx, int64_t chunk, int thread)
-{
-    (void)thread;
-    const job *j = ctx;
-    int64_t block;
-    const int64_t strip = ec_grid_at(&j->grid, chunk, &block);
-    strip_rows(j, strip, block);
 }
 
 /* Bound by the products, or by reading the weights: 1/20 ns a byte. */

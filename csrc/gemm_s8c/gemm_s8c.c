@@ -107,11 +107,10 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
 {
     (void)thread;
     const job *j = ctx;
-    int64_t block;
-    const int64_t group = ec_grid_at(&j->grid, chunk, &block), next = ec_grid_next(&j->grid, chunk);
+    const ec_chunk own = ec_grid_at(&j->grid, chunk);
+    const int64_t group = own.group, next = ec_grid_next(&j->grid, chunk), tile0 = own.tile0, tile1 = own.tile1;
     const int64_t panel0 = ec_part(j->panels, j->groups, group), col0 = panel0 * EC_PANEL, panel_bytes = j->quads * 64;
     const int nv = (int)(ec_part(j->panels, j->groups, group + 1) - panel0);
-    const int64_t tile0 = ec_part(j->tiles, j->grid.blocks, block), tile1 = ec_part(j->tiles, j->grid.blocks, block + 1);
     /* The weights this thread most likely takes next come into L2 while it works on these. One or two rows are bound by
      * memory and do best as one plain stream. */
     const int64_t ahead0 = next > group && j->m > 3 ? ec_part(j->panels, j->groups, next) : j->panels;

@@ -1,7 +1,7 @@
 /* CSR weights times one token after another: rows as they are, by masks, or in slices, shared out by the number of entries. */
 #include "../kernels.h"
 
-enum { CHUNKS_PER_THREAD = 8, PAD = 64 /* inputs that masks address together, at most */ };
+enum { PAD = 64 /* inputs that masks address together, at most */ };
 
 typedef struct {
     int64_t n, k;
@@ -116,7 +116,7 @@ int ec_csr_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx,
     j.masks8 = by_masks && w->codes ? ec_use_spmv_masks8() : NULL;
     j.row = (uint8_t *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
     threads = ec_csr_threads(1, (double)w->indptr[n], threads);
-    j.chunks = threads == 1 ? 1 : EC_MIN(n, CHUNKS_PER_THREAD * threads);
+    j.chunks = threads == 1 ? 1 : EC_MIN(n, EC_CHUNKS_PER_THREAD * threads);
     for (int64_t i = 0; i < m; i++) {
         j.y = y + i * ldy;
         if (xq) {

@@ -5,7 +5,6 @@
 #include "../kernels.h"
 
 enum {
-    CHUNKS_PER_THREAD = 8,
     MOST_ROWS = 512, /* of a chunk: the activations of a block of inputs are fetched once for all of them */
     SUMS = (MOST_ROWS + 1) * EC_MAX_LANES, /* and the partner of an odd row */
     TURNED = EC_PANEL * EC_PANEL + 16,
@@ -291,7 +290,7 @@ static int run(job *j, int threads, void *memory, size_t size)
     j->finish = int8 || j->lanes < 16 ? NULL : ec_use_csr_finish();
     j->finish8 = j->kind == EC_CSR_SIGNED ? ec_use_csr8_finish() : NULL;
     const int64_t blocks = j->form.blocks_n, least = ec_div_up(blocks, EC_MIN(MOST_ROWS / j->form.most_rows, blocks));
-    const int64_t enough = ec_div_up(CHUNKS_PER_THREAD * j->threads, j->groups);
+    const int64_t enough = ec_div_up(EC_CHUNKS_PER_THREAD * j->threads, j->groups);
     j->chunks = j->threads == 1 || enough < least ? least : EC_MIN(enough, blocks);
     if (int8)
         ec_parallel(packers, 8 * j->groups, quantize_panel, j);

@@ -12,8 +12,7 @@ enum {
     GROUPS = 8,      /* of a chunk, whose tokens are so many at most, */
     TOKENS = (GROUPS - 1) * LANES + MOST_LANES,
     OUTPUTS = 512,   /* and outputs: 512 KB of sums */
-    PACK_K = 256,    /* inputs to pack at a time */
-    CHUNKS_PER_THREAD = 8
+    PACK_K = 256     /* inputs to pack at a time */
 };
 
 typedef struct {
@@ -136,7 +135,7 @@ int ec_nm_by_lanes(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx,
 
     ec_parallel(ec_threads_that_pay(threads, 0.06 * (double)m * (double)k), ec_div_up(k, PACK_K) * j.groups, pack_chunk, &j);
     const int work = ec_spmm_nm_threads(m, n, j.kept, threads);
-    const int64_t wanted = work == 1 ? 1 : ec_div_up(CHUNKS_PER_THREAD * work, j.token_blocks);
+    const int64_t wanted = work == 1 ? 1 : ec_div_up(EC_CHUNKS_PER_THREAD * work, j.token_blocks);
     j.chunk_blocks = EC_MIN(most_blocks(w), ec_div_up(j.blocks, wanted));
     ec_parallel(work, ec_div_up(j.blocks, j.chunk_blocks) * j.token_blocks, multiply_chunk, &j);
     return EC_OK;

@@ -192,11 +192,10 @@ static void multiply_s8(const job *j, int64_t panel0, int64_t panels, int64_t ti
 static void nm_chunk(void *ctx, int64_t chunk, int thread)
 {
     const job *j = ctx;
-    int64_t rows;
-    const int64_t group = ec_grid_at(&j->grid, chunk, &rows), each = j->w->block / EC_PANEL;
-    const int64_t block0 = group * j->group_blocks, block1 = EC_MIN(j->blocks, block0 + j->group_blocks), panel0 = block0 * each;
+    const ec_chunk own = ec_grid_at(&j->grid, chunk);
+    const int64_t tile0 = own.tile0, tile1 = own.tile1, each = j->w->block / EC_PANEL;
+    const int64_t block0 = own.group * j->group_blocks, block1 = EC_MIN(j->blocks, block0 + j->group_blocks), panel0 = block0 * each;
     const int64_t panels = EC_MIN(j->panels, block1 * each) - panel0, col0 = panel0 * EC_PANEL, stride = input_stride(j->kept);
-    const int64_t tile0 = ec_part(j->tiles, j->grid.blocks, rows), tile1 = ec_part(j->tiles, j->grid.blocks, rows + 1);
     char *scratch = j->scratch + thread * j->scratch_bytes;
     int32_t *input = (int32_t *)scratch;
     scratch += 4 * GROUP * stride;

@@ -8,7 +8,6 @@
 ec_spmm_nm8_fn ec_spmm_nm8_scalar;
 
 enum {
-    CHUNKS_PER_THREAD = 8,
     ROWS = 128,            /* rows that pass by a group of panels before the next: a block of their bytes stays in L2 */
     FEW = 16,
     GROUP = 8,             /* panels of a group */
@@ -208,7 +207,7 @@ int ec_spmm_nm8(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, co
     ec_parallel(ec_threads_that_pay(threads, 0.1 * (double)m * (double)k), m, pack_row, &j);
     const int work = ec_spmm_nm8_threads(m, n, j.kept, threads);
     j.groups = ec_div_up(j.panels, m <= j.impl->whole ? 1 : m * row_bytes(k, j.halves) <= ROW_BYTES ? j.impl->panels : GROUP);
-    const int64_t fit = ec_div_up(m, ROWS), wanted = work == 1 ? 1 : ec_div_up((int64_t)CHUNKS_PER_THREAD * work, j.groups);
+    const int64_t fit = ec_div_up(m, ROWS), wanted = work == 1 ? 1 : ec_div_up((int64_t)EC_CHUNKS_PER_THREAD * work, j.groups);
     j.row_blocks = wanted > fit ? EC_MIN(m, wanted) : fit;
     ec_parallel(work, j.groups * j.row_blocks, nm8_chunk, &j);
     return EC_OK;
