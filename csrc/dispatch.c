@@ -104,7 +104,7 @@ ec_nm_inputs_fn ec_nm_inputs_scalar, ec_nm_inputs_avx512;
 ec_nm_lanes_fn ec_nm_lanes_avx512fp16;
 ec_nm_rows_fn ec_nm_rows_scalar, ec_nm_rows_avx512;
 ec_spmm_nm8_fn ec_spmm_nm8_scalar, ec_spmm_nm8_avx2, ec_spmm_nm8_avx512vbmi;
-ec_planes_s8_fn ec_planes_s8_avx512vnni;
+ec_planes_s8_fn ec_planes_s8_avx512vnni, ec_planes_s8_avx512fp16;
 ec_planes_s8_pack_fn ec_planes_s8_pack_avx512vnni;
 ec_gather_s8_fn ec_gather_s8_scalar, ec_gather_s8_avx2;
 ec_transpose_f32_fn ec_transpose_f32_scalar, ec_transpose_f32_avx2, ec_transpose_f32_neon;
@@ -277,9 +277,10 @@ static const struct { int isa; ec_spmm_nm8_impl impl; } SPMM_NM8[] = {
 
 static const struct { int isa; ec_planes_s8_impl impl; } PLANES_S8[] = {
 #ifdef EC_X86
-    {AVX512VNNI, {ec_planes_s8_avx512vnni, ec_planes_s8_pack_avx512vnni}},
+    {AVX512FP16, {ec_planes_s8_avx512fp16, ec_planes_s8_pack_avx512vnni, .group_bytes = 200 << 10}},
+    {AVX512VNNI, {ec_planes_s8_avx512vnni, ec_planes_s8_pack_avx512vnni, .group_bytes = 3 << 20}},
 #endif
-    {SCALAR, {NULL, NULL}}, /* as few rows */
+    {SCALAR, {NULL, NULL, .group_bytes = 0}}, /* as few rows */
 };
 
 static const struct { int isa; ec_gather_s8_fn *fn; } GATHER_S8[] = {

@@ -640,6 +640,7 @@ typedef struct {
 typedef struct {
     ec_planes_s8_fn *multiply;
     ec_planes_s8_pack_fn *pack;
+    int64_t group_bytes; /* of planes that all outputs pass by, or one tile's */
 } ec_planes_s8_impl;
 
 typedef struct {

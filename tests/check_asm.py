@@ -62,6 +62,7 @@ WORK = {
     ("spmm_nm8", "avx2"): ("vpmaddubsw", 8, READS),
     ("spmm_nm8", "avx512vbmi"): ("vpdpbusd", 16, NOTHING),
     ("planes_s8", "avx512vnni"): ("vpdpbusd", 24, NOTHING),
+    ("planes_s8", "avx512fp16"): ("vpdpbusd", 24, NOTHING),
     ("gather_s8", "avx2"): ("vpshufb", 4, NOTHING),
     ("quantize_rows", "avx2"): ("vcvtps2dq", 1, ALL),
     ("quantize_rows", "avx512"): ("vcvtps2dq", 8, READS),

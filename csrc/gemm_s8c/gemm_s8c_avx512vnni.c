@@ -7,44 +7,13 @@
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,prfchw")
 
-/* As inline asm: gcc's partial-redundancy pass copies and spills the accumulators of the intrinsic (a factor of two). */
-EC_INLINE __m512i dot(__m512i acc, __m512i u8, __m512i s8)
-{
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(u8), "vm"(s8));
-    return acc;
-}
+#include "gemm_s8c_zmm.h"
 
 EC_INLINE __m512i quad(const uint8_t *x)
 {
     int32_t v;
     memcpy(&v, x, 4);
     return _mm512_set1_epi32(v);
-}
-
-EC_INLINE __mmask16 columns(const ec_gemm_s8c_tile *t, int v)
-{
-    const int left = t->cols - 16 * v;
-    return left >= 16 ? 0xFFFF : (__mmask16)((1u << left) - 1);
-}
-
-/* Dequantises, adds the bias, clamps and stores the tile: promise 1 fixes the order and forbids fma. */
-EC_INLINE void finish(int mr, int nv, const ec_gemm_s8c_tile *t, __m512i acc[8][3])
-{
-    const __m512 nan = _mm512_castsi512_ps(_mm512_set1_epi32(0x7FC00000));
-    /* vfixupimm: a response per class of y, lowest nibble first: qnan, snan, zero, one, -inf, inf, negative, positive.
-     * 0 keeps the first operand (our NaN), 1 takes y, 8 gives +0. One instruction for relu and the NaN rule. */
-    const __m512i fix = _mm512_set1_epi32(t->relu ? 0x18181800 : 0x11111100);
-#pragma GCC unroll 3
-    for (int v = 0; v < nv; v++) {
-        const __mmask16 mask = columns(t, v);
-        const __m512 sw = _mm512_loadu_ps(t->sw + 16 * v), bias = _mm512_maskz_loadu_ps(mask, t->bias + 16 * v);
-#pragma GCC unroll 8
-        for (int i = 0; i < mr; i++) {
-            __m512 y = _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc[i][v]), _mm512_set1_ps(t->sx[i])), sw);
-            y = _mm512_fixupimm_ps(nan, _mm512_add_ps(y, bias), fix, 0);
-            _mm512_mask_storeu_ps(t->y + i * t->ldy + 16 * v, mask, y);
-        }
-    }
 }
 
 /* unroll: how many quads are summed separately, so that small tiles still have enough independent sums. */
@@ -118,11 +87,19 @@ EC_INLINE void tile(int mr, int nv, int unroll, const ec_gemm_s8c_tile *t)
 #pragma GCC unroll 8
             for (int u = 1; u < unroll; u++)
                 acc[i][v] = _mm512_add_epi32(acc[i][v], more[i][v][u]);
-            if (t->yi)
-                _mm512_mask_storeu_epi32(t->yi + i * t->ldy + 16 * v, columns(t, v), acc[i][v]);
         }
-    if (!t->yi)
-        finish(mr, nv, t, acc);
+#pragma GCC unroll 3
+    for (int v = 0; v < nv; v++) {
+        const columns c = columns_of(t, v);
+#pragma GCC unroll 8
+        for (int i = 0; i < mr; i++) {
+            const int64_t at = i * t->ldy + 16 * v;
+            if (t->yi)
+                _mm512_mask_storeu_epi32(t->yi + at, c.mask, acc[i][v]);
+            else
+                finish(c, acc[i][v], t->sx[i], t->y + at);
+        }
+    }
 }
 
 /* Few rows: one panel after the other, a single stream from memory. */

@@ -1,12 +1,11 @@
 /* int8 N:M weights whose outputs share their inputs in blocks, for many rows: the driver.
  *
  * 64 rows of x become planes, a line of 64 bytes for each input; a block's kept inputs are lines by indices that are found once. A group of
- * planes stays in L2 while all outputs pass by. */
+ * planes stays in a cache while all outputs pass by. */
 #include "../kernels.h"
 
 enum {
-    FROM = 48,              /* rows: fewer are cheaper elsewhere than as 64 */
-    L2_PLANES = 200 << 10, /* bytes of a group of planes: two tiles of (.., 4096) are slower than one */
+    FROM = 48, /* rows: fewer are cheaper elsewhere than as 64 */
     SUMS = 4 * EC_PANEL * EC_PLANE
 };
 
@@ -150,7 +149,7 @@ int ec_nm8_planes(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, 
     j.panels = ec_div_up(n, EC_PANEL);
     j.blocks = ec_div_up(n, w->block);
     j.tiles = tiles_of(m);
-    j.groups = ec_div_up(j.tiles, EC_MIN(j.tiles, L2_PLANES / (plane_bytes(k) + 1) + 1)); /* + 1: k may be 0, or more than fits */
+    j.groups = ec_div_up(j.tiles, EC_MIN(j.tiles, j.impl->group_bytes / (plane_bytes(k) + 1) + 1)); /* + 1: k may be 0, or more than fits */
     j.planes = (uint8_t *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
     j.scratch = j.planes + j.tiles * plane_bytes(k);
     j.sx = (float *)(j.scratch + threads * scratch_bytes(k, w));

@@ -85,7 +85,7 @@ EC_INLINE void few_rows(int mr, int bits, int shared, const ec_nm8_panel *p)
 #pragma GCC unroll 4
         for (int u = 1; u < each; u++)
             acc[i][0] = _mm512_add_epi32(acc[i][0], acc[i][u]);
-        finish(&p->tile, i, 0, acc[i][0]);
+        finish(columns_of(&p->tile, 0), acc[i][0], p->tile.sx[i], p->tile.y + i * p->tile.ldy);
     }
 }
 
@@ -162,14 +162,16 @@ EC_INLINE void tile(int mr, int nv, int bits, const ec_nm8_panel *p, int64_t row
             }
         }
     }
-#pragma GCC unroll 8
-    for (int r = 0; r < mr; r++)
 #pragma GCC unroll 2
-        for (int v = 0; v < nv; v++)
+    for (int v = 0; v < nv; v++) {
+        const columns c = columns_of(&p->tile, v);
+#pragma GCC unroll 8
+        for (int r = 0; r < mr; r++)
             if (p->quad1 < p->tile.quads)
                 _mm512_store_si512(sums + 16 * (nv * r + v), acc[r][v]);
             else
-                finish(&p->tile, row + r, v, acc[r][v]);
+                finish(c, acc[r][v], p->tile.sx[row + r], p->tile.y + (row + r) * p->tile.ldy + 16 * v);
+    }
 }
 
 static void decode_places(const ec_nm8_panel *p)
