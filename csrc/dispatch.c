@@ -1,6 +1,17 @@
 /* Which code runs: what the CPU has, and one table per op, best first. The first entry that the CPU has and the cap
  * permits is used for every call. To add a variant, add its line. */
-#include "kernels.h"
+#include "activation/activation.h"
+#include "crc32/crc32.h"
+#include "gemm_f32/gemm_f32.h"
+#include "gemm_s4g/gemm_s4g.h"
+#include "gemm_s8c/gemm_s8c.h"
+#include "kd_loss/kd_loss.h"
+#include "quantize_groups/quantize_groups.h"
+#include "quantize_rows/quantize_rows.h"
+#include "spmm_csr/spmm_csr.h"
+#include "spmm_csr8/spmm_csr8.h"
+#include "spmm_nm/spmm_nm.h"
+#include "spmm_nm8/spmm_nm8.h"
 
 #include <stdatomic.h>
 #if defined(EC_ARM64) && defined(__linux__)

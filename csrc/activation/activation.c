@@ -1,5 +1,5 @@
 /* What does not depend on the ISA: int8 output. */
-#include "../kernels.h"
+#include "activation.h"
 
 void ec_requantize_values(int64_t count, const float *y, float scale, int zero, int8_t *q)
 {

@@ -1,5 +1,5 @@
 /* Activations, AVX2. */
-#include "../kernels.h"
+#include "activation.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2,fma")

@@ -1,5 +1,5 @@
 /* Activations, AVX-512. */
-#include "../kernels.h"
+#include "activation.h"
 #ifdef EC_X86
 #include <immintrin.h>
 #ifdef __clang__ /* it has no such target option, and vectorises with 256 bits */

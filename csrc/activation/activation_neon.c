@@ -1,5 +1,5 @@
 /* Activations, NEON: fma is part of it. */
-#include "../kernels.h"
+#include "activation.h"
 #ifdef EC_ARM64
 #include "vmath.h"
 

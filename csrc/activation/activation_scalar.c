@@ -1,5 +1,5 @@
 /* Activations with libm: any CPU. */
-#include "../kernels.h"
+#include "activation.h"
 
 static float apply(int act, float v)
 {

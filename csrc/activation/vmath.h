@@ -2,7 +2,7 @@
  * become vector code of whatever ISA the including file targets (it must have fma). Bounds measured over all floats. */
 #ifndef EC_VMATH_H
 #define EC_VMATH_H
-#include "../kernels.h"
+#include "activation.h"
 
 EC_INLINE float ec_from_bits(uint32_t bits)
 {

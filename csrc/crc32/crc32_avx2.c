@@ -1,7 +1,7 @@
 /* CRC-32, AVX2 with PCLMULQDQ: four registers of 16 bytes are carried 64 bytes on at a time by carry-less products, after Gopal et al., "Fast
  * CRC computation for generic polynomials using PCLMULQDQ" (Intel, 2009). What is left, 16 bytes with the same remainder, goes through the
  * scalar loop. */
-#include "../kernels.h"
+#include "crc32.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2,pclmul")

@@ -1,6 +1,6 @@
 /* CRC-32, AVX-512 with VPCLMULQDQ: crc32_avx2.c with four registers of 64 bytes. Not every CPU with AVX-512 has the wide multiplication: one
  * without it goes on to AVX2. */
-#include "../kernels.h"
+#include "crc32.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512dq,vpclmulqdq,pclmul")

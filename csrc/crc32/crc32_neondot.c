@@ -1,5 +1,5 @@
 /* CRC-32, the instruction of Armv8.1 and later. */
-#include "../kernels.h"
+#include "crc32.h"
 #ifdef EC_ARM64
 #include <arm_acle.h>
 #include <arm_neon.h>

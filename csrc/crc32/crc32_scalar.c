@@ -1,6 +1,6 @@
 /* CRC-32, plain C: eight bytes at a time. Slicing by eight with a table for each half of a byte: as many additions deep as with 256 entries
  * for each byte, and 1 KB instead of 8. */
-#include "../kernels.h"
+#include "crc32.h"
 
 /* TABLE[i][v]: what the four bits v, at bit 4i of eight bytes, add to the remainder after all eight:
  *     def step(c, bits): return c if bits == 0 else step(c >> 1 ^ (0xEDB88320 if c & 1 else 0), bits - 1)

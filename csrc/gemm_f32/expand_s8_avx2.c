@@ -1,5 +1,5 @@
 /* int8 panels to float32 panels, AVX2: a shift pair sign-extends one byte of each column's four. */
-#include "../kernels.h"
+#include "gemm_f32.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2")

@@ -1,5 +1,5 @@
 /* int8 panels to float32 panels, NEON: a shift pair sign-extends one byte of each column's four. */
-#include "../kernels.h"
+#include "gemm_f32.h"
 #ifdef EC_ARM64
 #include <arm_neon.h>
 

@@ -1,5 +1,5 @@
 /* int8 panels to float32 panels, plain C. */
-#include "../kernels.h"
+#include "gemm_f32.h"
 
 void ec_expand_s8_scalar(int64_t k, const int8_t *panel, const float *scale, float *out)
 {

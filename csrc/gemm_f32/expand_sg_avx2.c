@@ -1,5 +1,5 @@
 /* Grouped weights to float32 panels, AVX2: 8 columns x 4 k a step, scales and zeros loaded once per group. */
-#include "../kernels.h"
+#include "gemm_f32.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2,fma,f16c")

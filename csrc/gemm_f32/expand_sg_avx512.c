@@ -1,5 +1,5 @@
 /* Grouped weights to float32 panels, AVX-512: 16 columns x 4 k a step, scales and zeros loaded once per group. */
-#include "../kernels.h"
+#include "gemm_f32.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl")

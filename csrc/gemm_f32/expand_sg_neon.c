@@ -1,5 +1,5 @@
 /* Grouped weights to float32 panels, NEON: 4 columns x 4 k a step, scales and zeros loaded once per group. */
-#include "../kernels.h"
+#include "gemm_f32.h"
 #ifdef EC_ARM64
 #include <arm_neon.h>
 

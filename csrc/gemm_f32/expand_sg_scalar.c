@@ -1,5 +1,5 @@
 /* Grouped weights to float32 panels, plain C. */
-#include "../kernels.h"
+#include "gemm_f32.h"
 
 void ec_expand_sg_scalar(const ec_grouped *w, int bits, int64_t groups, int64_t col0, int64_t k0, int64_t k, float *out)
 {

@@ -3,7 +3,9 @@
  * Groups of up to three weight panels are the outer loop and blocks of k the next, so that a group's block stays in L2
  * while the rows of a section (grid.h) pass by; y carries the sums from block to block. Weights that are not packed, or not float32, are made
  * into panels block by block in scratch. */
+#include "gemm_f32.h"
 #include "../grid.h"
+#include "../activation/activation.h"
 
 enum { FEW = 3 /* rows that stream through all of k */, BLOCK_K = 1024 };
 

@@ -1,5 +1,5 @@
 /* float32 tile, AVX2 + FMA: up to 6 rows x 16 columns, 12 YMM of sums. */
-#include "../kernels.h"
+#include "gemm_f32.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2,fma,prfchw")

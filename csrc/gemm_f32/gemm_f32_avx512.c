@@ -1,5 +1,5 @@
 /* float32 tile, AVX-512: up to 8 rows x 48 columns, 24 ZMM of sums; the int8 tile's shape, one k at a time. */
-#include "../kernels.h"
+#include "gemm_f32.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,prfchw")

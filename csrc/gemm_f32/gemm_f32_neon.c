@@ -1,6 +1,6 @@
 /* float32 tile, NEON: up to 6 rows x 16 columns, 24 registers of sums. fmla takes one row's value from a lane of its last
  * operand: per 4 k and row one load of x and 16 fmla. */
-#include "../kernels.h"
+#include "gemm_f32.h"
 #ifdef EC_ARM64
 #include <arm_neon.h>
 

@@ -1,5 +1,5 @@
 /* float32 tile in plain C: any CPU. */
-#include "../kernels.h"
+#include "gemm_f32.h"
 
 void ec_gemm_f32_tile_scalar(int mr, int nv, const ec_gemm_f32_tile *t)
 {

@@ -1,5 +1,5 @@
 /* Few rows times grouped weights, AVX2: 32 outputs at a time for one row, 16 for more. */
-#include "../kernels.h"
+#include "gemm_f32.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2,fma,f16c")

@@ -1,6 +1,6 @@
 /* Few rows times grouped weights, AVX-512: 32 outputs at a time. One row of int4 has a kernel of its own, for which the header's takes
  * too many instructions: a nibble is the index of a table of floats. */
-#include "../kernels.h"
+#include "gemm_f32.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl")

@@ -1,5 +1,5 @@
 /* Few rows times grouped weights, NEON: 32 outputs at a time for one row, 16 for more. */
-#include "../kernels.h"
+#include "gemm_f32.h"
 #ifdef EC_ARM64
 #include <arm_neon.h>
 

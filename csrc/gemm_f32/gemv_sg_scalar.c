@@ -1,5 +1,5 @@
 /* Few rows times grouped weights, plain C. */
-#include "../kernels.h"
+#include "gemm_f32.h"
 
 void ec_gemv_sg_scalar(int mr, const ec_gemv_sg *t)
 {

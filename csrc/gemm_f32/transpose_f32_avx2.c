@@ -1,5 +1,5 @@
 /* Transposition into panels, AVX2: 8 x 8 blocks in registers. */
-#include "../kernels.h"
+#include "gemm_f32.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2")

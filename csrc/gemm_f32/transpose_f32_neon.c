@@ -1,5 +1,5 @@
 /* Transposition into panels, NEON: 4 x 4 blocks in registers, two of them side by side. */
-#include "../kernels.h"
+#include "gemm_f32.h"
 #ifdef EC_ARM64
 #include <arm_neon.h>
 

@@ -1,5 +1,5 @@
 /* Transposition into panels, plain C. */
-#include "../kernels.h"
+#include "gemm_f32.h"
 
 void ec_transpose_f32_scalar(int rows, int64_t k, const float *x, int64_t ldx, float *out, int64_t stride)
 {

@@ -2,7 +2,9 @@
  *
  * A strip of 32 outputs is one stream of records: from memory for one row, and small enough for L2 (74 KB of int4 at k = 4096) while many
  * rows pass by. Groups are summed in order within one tile, never split. */
+#include "gemm_s4g.h"
 #include "../grid.h"
+#include "../activation/activation.h"
 
 typedef struct {
     int64_t m, n, k;

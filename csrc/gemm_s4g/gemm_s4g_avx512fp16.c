@@ -1,7 +1,7 @@
 /* int4 tile of 7 to 12 rows x 16 columns, for CPUs whose two 512-bit units do all the vector work: a code is unpacked for 12 rows, not for 6,
  * and one GFNI product takes a high nibble down. x is broadcast by the dot product itself, a load for each. No FP16 instruction is used: it tells
  * these CPUs. Up to 6 rows are gemm_s4g_avx512vnni.c's. */
-#include "../kernels.h"
+#include "gemm_s4g.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,gfni")

@@ -1,5 +1,5 @@
 /* The grouped tile in plain C, for int4 and int8 codes: what every other tile has to equal bit for bit. */
-#include "../kernels.h"
+#include "gemm_s4g.h"
 
 EC_INLINE int code(const uint8_t *codes, int bits, int quad, int column, int i)
 {

@@ -2,7 +2,11 @@
  *
  * Groups of up to three weight panels are the outer loop, so that a group (192 bytes per quad: 196 KB at k = 4096) stays
  * in L2 while the rows of a section (grid.h) pass by; k is never split, the sums stay in registers. */
+#include "gemm_s8c.h"
 #include "../grid.h"
+#include "../activation/activation.h"
+#include "../gemm_f32/gemm_f32.h"
+#include "../quantize_rows/quantize_rows.h"
 
 enum {
     BLOCK_K = 65536,       /* 255 * 127 * 66311 < 2^31: beyond, exact int32 blocks are added in int64 */

@@ -2,7 +2,7 @@
  *
  * Per 4 k: 3 weight vectors (16 columns x 4 k each), 8 broadcasts of one row's 4 bytes, 24 vpdpbusd: 11 loads for 24
  * dot products, so a CPU with two 64-byte loads and two vpdpbusd a cycle is bound by the dot products. */
-#include "../kernels.h"
+#include "gemm_s8c.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,prfchw")

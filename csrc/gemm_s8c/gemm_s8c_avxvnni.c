@@ -1,5 +1,5 @@
 /* int8 tile, AVX-VNNI (VEX): client CPUs without AVX-512. */
-#include "../kernels.h"
+#include "gemm_s8c.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2,fma,avxvnni")

@@ -1,5 +1,5 @@
 /* int8 tile, the AVX-VNNI source in AVX-512's encoding: where a CPU has VNNI in that form only, the 256-bit tile still runs. */
-#include "../kernels.h"
+#include "gemm_s8c.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2,fma,avx512f,avx512vl,avx512vnni")

@@ -3,7 +3,7 @@
  * smmla multiplies 2 rows by 2 columns over 8 k; zip of two neighbouring quads makes its operands. Per 2 quads there are 8
  * zips for the panel and one for each pair of rows: 35 instructions for 6 rows instead of 48 sdot, 26 instead of 32 for 4
  * rows. Up to 3 rows sdot takes no more. */
-#include "../kernels.h"
+#include "gemm_s8c.h"
 #ifdef EC_ARM64
 #include <arm_neon.h>
 EC_TARGET_BEGIN("i8mm")

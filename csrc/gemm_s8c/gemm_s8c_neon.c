@@ -2,7 +2,7 @@
  *
  * smull and smlal multiply int8 and add the products of two quads in int16: |q - 128| <= 128, so at most 2 * 128 * 127 =
  * 32512. Exact: three instructions per 16 products, sadalp being the third. Three rows would take 33 registers. */
-#include "../kernels.h"
+#include "gemm_s8c.h"
 #ifdef EC_ARM64
 #include <arm_neon.h>
 

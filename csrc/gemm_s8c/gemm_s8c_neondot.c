@@ -1,7 +1,7 @@
 /* int8 tile, NEON with sdot: up to 6 rows x 16 columns, 24 registers of sums.
  *
  * sdot takes one row's 4 bytes from a lane of its last operand: per 4 quads and row one load of x and 16 sdot. */
-#include "../kernels.h"
+#include "gemm_s8c.h"
 #ifdef EC_ARM64
 #include <arm_neon.h>
 EC_TARGET_BEGIN("dotprod")

@@ -1,5 +1,5 @@
 /* int8 tile in plain C: any CPU, and what every other tile has to equal bit for bit. */
-#include "../kernels.h"
+#include "gemm_s8c.h"
 
 void ec_gemm_s8c_tile_scalar(int mr, int nv, const ec_gemm_s8c_tile *t)
 {

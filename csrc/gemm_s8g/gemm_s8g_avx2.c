@@ -1,5 +1,5 @@
 /* int8 tile with a scale per group, AVX2. */
-#include "../kernels.h"
+#include "../gemm_s4g/gemm_s4g.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2,fma,f16c")

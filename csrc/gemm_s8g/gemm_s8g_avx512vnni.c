@@ -1,5 +1,5 @@
 /* int8 tile with a scale per group, AVX-512 VNNI. */
-#include "../kernels.h"
+#include "../gemm_s4g/gemm_s4g.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,prfchw")

@@ -1,5 +1,5 @@
 /* int8 tile with a scale per group, NEON with sdot. */
-#include "../kernels.h"
+#include "../gemm_s4g/gemm_s4g.h"
 #ifdef EC_ARM64
 #include <arm_neon.h>
 EC_TARGET_BEGIN("dotprod")

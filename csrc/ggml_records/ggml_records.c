@@ -2,7 +2,7 @@
  * the other. Plain C: eight words a block move, or eight operations make four of them, which memory does not keep up with. */
 #include <stdatomic.h>
 
-#include "../kernels.h"
+#include "../gemm_s4g/gemm_s4g.h"
 
 typedef struct {
     int64_t n, groups;

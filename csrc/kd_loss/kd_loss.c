@@ -1,5 +1,5 @@
 /* The distillation loss and its gradient: a row per turn, or a group of short rows; what is done once a row. */
-#include "kd_loss.h"
+#include "kd_job.h"
 
 enum {
     STREAM_BYTES = 4 << 20, /* gradients from this size on would only push other data out of the caches */

@@ -1,5 +1,5 @@
 /* The distillation loss, AVX2: 8 classes at a time. */
-#include "../kernels.h"
+#include "kd_loss.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2,fma")

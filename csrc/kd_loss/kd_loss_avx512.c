@@ -1,5 +1,5 @@
 /* The distillation loss, AVX-512: 16 classes at a time. */
-#include "../kernels.h"
+#include "kd_loss.h"
 #ifdef EC_X86
 #include <immintrin.h>
 #ifdef __clang__ /* it has no such target option */

@@ -1,5 +1,5 @@
 /* The distillation loss, NEON: 4 classes at a time. */
-#include "../kernels.h"
+#include "kd_loss.h"
 #ifdef EC_ARM64
 #include <arm_neon.h>
 

@@ -1,5 +1,5 @@
 /* The distillation loss, any CPU: vectors of one. */
-#include "../kernels.h"
+#include "kd_loss.h"
 
 enum { LANES = 1, SIDE = 1 /* of what `turn` turns */ };
 typedef float vf __attribute__((vector_size(4)));

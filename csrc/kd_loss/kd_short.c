@@ -1,5 +1,5 @@
 /* Many short rows: as many as a vector has lanes at once. A row by itself would be all beginnings and ends. */
-#include "kd_loss.h"
+#include "kd_job.h"
 
 typedef struct {
     double hard[EC_KD_LANES], kd[EC_KD_LANES];

@@ -1,6 +1,6 @@
 /* Rows of float32 to int8 with one scale per group of inputs: the row-major form that Python hands around. The GEMM drivers call the
  * microkernels themselves and keep the panels. */
-#include "../kernels.h"
+#include "quantize_groups.h"
 
 typedef struct {
     int64_t k, group, ldx;

@@ -1,5 +1,5 @@
 /* The group quantiser, AVX2: 16 floats a step. */
-#include "../kernels.h"
+#include "quantize_groups.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2,fma")

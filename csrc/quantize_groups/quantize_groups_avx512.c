@@ -1,6 +1,6 @@
 /* The group quantiser, AVX-512. Blocks of 16 groups: first the scales of a row, a lane for each group; then the codes, four rows at a time,
  * which two packs leave in the order of the panel. */
-#include "../kernels.h"
+#include "quantize_groups.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl")

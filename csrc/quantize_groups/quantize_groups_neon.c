@@ -1,5 +1,5 @@
 /* The group quantiser, NEON: 16 floats a step. */
-#include "../kernels.h"
+#include "quantize_groups.h"
 #ifdef EC_ARM64
 #include <arm_neon.h>
 

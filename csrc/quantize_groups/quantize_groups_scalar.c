@@ -1,5 +1,5 @@
 /* The group quantiser in plain C: the spelling that the others follow. */
-#include "../kernels.h"
+#include "quantize_groups.h"
 
 void ec_quantize_groups_scalar(int mr, int64_t k, int64_t group, const float *x, int64_t ldx, int factor, int8_t *panel)
 {

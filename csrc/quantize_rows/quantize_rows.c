@@ -1,6 +1,6 @@
 /* Rows of float32 to uint8 with one scale and zero point each: the row-major form that Python hands around. The GEMM
  * drivers call the microkernels themselves and get panels. */
-#include "../kernels.h"
+#include "quantize_rows.h"
 
 typedef struct {
     int64_t k, ldx;

@@ -1,5 +1,5 @@
 /* The row quantiser, AVX2: 8 floats a step, four rows at a time woven into the panel by the packs themselves. */
-#include "../kernels.h"
+#include "quantize_rows.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2,fma")

@@ -1,6 +1,6 @@
 /* The row quantiser, AVX-512. Eight rows go together: their extremes share one reduction, their scales are eight lanes,
  * and the packs that narrow the codes also weave the rows into the panel. Other counts go row by row. */
-#include "../kernels.h"
+#include "quantize_rows.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl")

@@ -1,5 +1,5 @@
 /* The row quantiser, NEON: one row after the other, 16 floats a step. */
-#include "../kernels.h"
+#include "quantize_rows.h"
 #ifdef EC_ARM64
 #include <arm_neon.h>
 

@@ -1,5 +1,5 @@
 /* The row quantiser in plain C: the spelling that the others follow. */
-#include "../kernels.h"
+#include "quantize_rows.h"
 
 void ec_quantize_rows_scalar(int mr, int64_t k, const float *x, int64_t ldx, uint8_t flip, uint8_t *panel, float *scale, int32_t *zero)
 {

@@ -1,5 +1,5 @@
 /* This machine's peaks, so that "80 % of the machine" is a measurement. The loops stand in roof_<isa>.c. */
-#include "../kernels.h"
+#include "roof.h"
 
 extern ec_roof_fn ec_roof_dot_s8_avx512vnni, ec_roof_dot_s8_avxvnni, ec_roof_chain_s8_avx2, ec_roof_fma_f32_avx512, ec_roof_fma_f32_avx2, ec_roof_fma_f32_scalar,
     ec_roof_read_avx512, ec_roof_read_avx2, ec_roof_read_scalar, ec_roof_copy_scalar;

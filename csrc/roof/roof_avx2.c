@@ -1,5 +1,5 @@
 /* Peaks of AVX2: fused multiply-add, reading, and the fastest exact chain of int8 multiply-adds. */
-#include "../kernels.h"
+#include "roof.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2,fma")

@@ -1,5 +1,5 @@
 /* Peaks of AVX-512: fused multiply-add and reading, 64 bytes at a time. */
-#include "../kernels.h"
+#include "roof.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f")

@@ -1,5 +1,5 @@
 /* Peak of AVX-VNNI: vpdpbusd on YMM, 32 multiply-adds of a byte each. */
-#include "../kernels.h"
+#include "roof.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2,avxvnni")

@@ -1,5 +1,5 @@
 /* Peak of smmla: 32 multiply-adds of a byte each. */
-#include "../kernels.h"
+#include "roof.h"
 #ifdef EC_ARM64
 #include <arm_neon.h>
 EC_TARGET_BEGIN("i8mm")

@@ -1,5 +1,5 @@
 /* Peaks of NEON: fused multiply-add, reading, and exact int8 multiply-adds without a dot product. */
-#include "../kernels.h"
+#include "roof.h"
 #ifdef EC_ARM64
 #include <arm_neon.h>
 

@@ -1,6 +1,6 @@
 /* Peaks of portable C: four lanes at a time, which every compiler has registers for (SSE2, NEON), and no fused
  * multiply-add. Also the copy loop: memcpy is as good as what a kernel does by hand. */
-#include "../kernels.h"
+#include "roof.h"
 
 typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
 

@@ -8,7 +8,8 @@
  *   count[3], and order[2]; likewise uint16 local[], the input within its block, and float value[]; int8: see ec_csr8_block.
  * Each part begins at a multiple of 8 bytes. Rows with many entries make a block short: a block is a share of the work. Single rows of a
  * block are sorted by their entries, most first. */
-#include "../kernels.h"
+#include "spmm_csr.h"
+#include "../spmm_csr8/spmm_csr8.h"
 
 enum {
     K_MAX = 66311, /* 255 * 127 * K < 2^31 */

@@ -1,5 +1,5 @@
 /* A bit for each weight of a CSR matrix. */
-#include "../kernels.h"
+#include "spmm_csr.h"
 
 /* float32: [n][ceil(k/32)][4], bit i % 8 of byte i / 8 of a row is set where input i has an entry. */
 static void masks(int64_t n, int64_t k, const ec_csr *w, uint8_t *row)

@@ -1,5 +1,5 @@
 /* The entries of a CSR block in the order of ec_csr_pairs_fn. */
-#include "../kernels.h"
+#include "spmm_csr.h"
 
 enum { MOST_K = 64 };
 

@@ -1,5 +1,5 @@
 /* Pairs of rows of a CSR weight, AVX-512. What both have is loaded once for two FMAs, in up to 16 ZMM of sums: alone, an FMA waits for its load. */
-#include "../kernels.h"
+#include "spmm_csr.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl")

@@ -1,5 +1,8 @@
 /* CSR weights times one token after another: rows as they are, by masks, or in slices, shared out by the number of entries. */
-#include "../kernels.h"
+#include "spmm_csr.h"
+#include "../activation/activation.h"
+#include "../quantize_rows/quantize_rows.h"
+#include "../spmm_csr8/spmm_csr8.h"
 
 enum { PAD = 64 /* inputs that masks address together, at most */ };
 

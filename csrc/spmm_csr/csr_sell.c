@@ -4,7 +4,7 @@
  *
  *   ec_sell_slice [ceil(n/16)], and one that holds the ends; int32 row[n]; uint8 active[]; uint16 or int32 input[]; float or int8 value[]
  * The last three begin at multiples of 64 bytes; and slices at cache lines of values, unless rows are so short that it costs more than it gains. */
-#include "../kernels.h"
+#include "spmm_csr.h"
 
 enum {
     ROW_COST = 2, /* what a row by itself costs beside its entries, in steps */

@@ -1,6 +1,7 @@
 /* Rows of x to lanes, and sums in lanes to rows of y, AVX-512: squares of 16 by 16 are turned in registers, but read and written 64 of a row at
  * a time: rows a power of two apart share few sets of the cache, and a line that two squares have in common would go in between. */
-#include "../kernels.h"
+#include "spmm_csr.h"
+#include "../spmm_csr8/spmm_csr8.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl")

@@ -2,7 +2,11 @@
  *
  * Several tokens: x becomes groups of tokens, which fill the lanes: [groups][k][lanes]. A thread takes some blocks of rows, or pairs of rows,
  * of the weight's form for such a group, adds up block after block of inputs, and turns the sums into rows of y. One token: see csr_rows.c. */
-#include "../kernels.h"
+#include "spmm_csr.h"
+#include "../activation/activation.h"
+#include "../gemm_f32/gemm_f32.h"
+#include "../quantize_rows/quantize_rows.h"
+#include "../spmm_csr8/spmm_csr8.h"
 
 enum {
     MOST_ROWS = 512, /* of a chunk: the activations of a block of inputs are fetched once for all of them */

@@ -1,5 +1,5 @@
 /* float32 block of a CSR weight, AVX2 + FMA: up to 8 YMM of sums, an FMA takes four cycles and two begin in each. */
-#include "../kernels.h"
+#include "spmm_csr.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2,fma")

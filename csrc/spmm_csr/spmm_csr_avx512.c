@@ -1,5 +1,5 @@
 /* float32 block of a CSR weight, AVX-512: up to 4 ZMM of sums, two of each where entries come in turn. */
-#include "../kernels.h"
+#include "spmm_csr.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl")

@@ -1,5 +1,5 @@
 /* float32 block of a CSR weight, NEON: up to 16 registers of sums. */
-#include "../kernels.h"
+#include "spmm_csr.h"
 #ifdef EC_ARM64
 #include <arm_neon.h>
 

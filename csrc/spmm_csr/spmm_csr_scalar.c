@@ -1,5 +1,5 @@
 /* float32 block of a CSR weight in plain C: any CPU. */
-#include "../kernels.h"
+#include "spmm_csr.h"
 
 void ec_spmm_csr_scalar(int lanes, const ec_csr_block *b)
 {

@@ -1,6 +1,6 @@
 /* Rows of a CSR weight times one token, AVX2 + FMA. Four activations are loaded one by one into a vector, which is faster than a gather
  * on the CPUs that were measured, and multiplied with four entries. */
-#include "../kernels.h"
+#include "spmm_csr.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2,fma")

@@ -1,7 +1,7 @@
 /* A CSR weight times one token, AVX-512. Activations go to their lanes one by one, by broadcasts under masks: fewer steps than inserting them,
  * and twice as fast as a gather on the CPU that was measured (Zen 4). In slices, where nothing is summed across lanes and few turns are short,
  * rows of 400 entries take 3 to 10 % less, and of 40 a quarter. */
-#include "../kernels.h"
+#include "spmm_csr.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,fma,bmi")

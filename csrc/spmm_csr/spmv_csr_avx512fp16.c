@@ -1,7 +1,7 @@
 /* A CSR weight times one token by gathers, AVX-512: for CPUs with AVX512-FP16, which have the fast ones. None of its instructions is used here.
  * A Xeon (Emerald Rapids) takes 0.24 ns an entry row by row, 0.29 by broadcasts (spmv_csr_avx512.c); a Zen 4, which has no FP16, 0.33 and 0.18.
  * In slices of 16 rows, where nothing is summed across lanes and few turns are short, it is 0.21 to 0.24. */
-#include "../kernels.h"
+#include "spmm_csr.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl")

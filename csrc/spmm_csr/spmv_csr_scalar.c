@@ -1,5 +1,5 @@
 /* Rows of a CSR weight times one token in plain C: any CPU. */
-#include "../kernels.h"
+#include "spmm_csr.h"
 
 /* The loops take indices of either width; the one that is not there is a constant NULL where they are inlined. */
 #define INPUT(e) (narrow ? narrow[e] : wide[e])

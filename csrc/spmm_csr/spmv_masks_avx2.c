@@ -1,5 +1,5 @@
 /* Rows of a CSR weight times one token by bit masks, AVX2 + FMA: the entries of eight inputs are loaded together and spread to their places. */
-#include "../kernels.h"
+#include "spmm_csr.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2,fma,popcnt")

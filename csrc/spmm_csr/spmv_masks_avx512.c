@@ -1,5 +1,5 @@
 /* Rows of a CSR weight times one token by bit masks, AVX-512: the entries of sixteen inputs are loaded to their places. */
-#include "../kernels.h"
+#include "spmm_csr.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,popcnt")

@@ -1,6 +1,6 @@
 /* int8 block of a CSR weight, AVX2: tokens in lanes, four entries at a time. Their activations are interleaved, multiplied by the entries'
  * absolute values and added in pairs, 2 * 127 * 128 fits 16 bits, then in fours. */
-#include "../kernels.h"
+#include "spmm_csr8.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2")

@@ -1,6 +1,6 @@
 /* int8 block of a CSR weight, AVX-512 VNNI, of the form EC_CSR_SIGNED: x is the factor without sign as it is quantised. 64 tokens of bytes fill a
  * ZMM, 32 half of one. */
-#include "../kernels.h"
+#include "spmm_csr8.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")

@@ -1,5 +1,5 @@
 /* int8 block of a CSR weight, AVX-VNNI (VEX): client CPUs without AVX-512. */
-#include "../kernels.h"
+#include "spmm_csr8.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2,avxvnni")

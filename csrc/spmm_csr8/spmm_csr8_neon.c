@@ -1,5 +1,5 @@
 /* int8 block of a CSR weight, NEON: pairs of products, 127 * 128 each, are added in 16 bits. */
-#include "../kernels.h"
+#include "spmm_csr8.h"
 #ifdef EC_ARM64
 #include <arm_neon.h>
 

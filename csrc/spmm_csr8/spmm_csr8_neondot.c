@@ -1,5 +1,5 @@
 /* int8 block of a CSR weight, NEON with sdot. */
-#include "../kernels.h"
+#include "spmm_csr8.h"
 #ifdef EC_ARM64
 #include <arm_neon.h>
 EC_TARGET_BEGIN("dotprod")

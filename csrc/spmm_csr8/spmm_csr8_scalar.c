@@ -1,5 +1,5 @@
 /* int8 block of a CSR weight in plain C: any CPU. */
-#include "../kernels.h"
+#include "spmm_csr8.h"
 
 void ec_spmm_csr8_scalar(int lanes, const ec_csr8_block *b)
 {

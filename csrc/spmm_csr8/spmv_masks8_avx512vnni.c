@@ -1,6 +1,6 @@
 /* int8 rows of a CSR weight times one quantised token by bit masks, AVX-512 VNNI and VBMI2: the codes of 64 inputs are spread to their places. Four
  * rows share the activations. */
-#include "../kernels.h"
+#include "spmm_csr8.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi2,popcnt,bmi2")

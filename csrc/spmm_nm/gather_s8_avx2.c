@@ -1,6 +1,6 @@
 /* Gathers kept inputs from an int8 activation panel, AVX2. A quad of the panel has four inputs of each row side by side: a shuffle takes
  * one of the four of every row to its byte of the new quad, and leaves zeros in the other bytes. */
-#include "../kernels.h"
+#include "spmm_nm.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2")

@@ -1,5 +1,5 @@
 /* Gathers kept inputs from an int8 activation panel, in plain C: any CPU. */
-#include "../kernels.h"
+#include "spmm_nm.h"
 
 void ec_gather_s8_scalar(int mr, int paired, int64_t quads, const uint8_t *x, const int32_t *input, uint8_t *out)
 {

@@ -1,5 +1,5 @@
 /* The kept inputs of a block of outputs, AVX-512: 16 at a time, of one word or two. */
-#include "../kernels.h"
+#include "spmm_nm.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl")

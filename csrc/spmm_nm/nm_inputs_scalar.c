@@ -1,5 +1,5 @@
 /* The kept inputs of a block of outputs, in plain C: any CPU. */
-#include "../kernels.h"
+#include "spmm_nm.h"
 
 void ec_nm_inputs_scalar(int bits, int64_t kept, const uint32_t *words, const int32_t *group, int32_t *input)
 {

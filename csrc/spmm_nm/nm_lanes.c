@@ -2,7 +2,9 @@
  *
  * x becomes groups of 32 tokens, [groups][k][32], the last of them of 48 where 16 are left over. A step is some inputs of a group, which stay in
  * L1 while a thread's blocks of outputs pass by; their sums stay in L2 from step to step, and are turned into rows of y in the end. */
-#include "../kernels.h"
+#include "spmm_nm.h"
+#include "../activation/activation.h"
+#include "../spmm_csr/spmm_csr.h"
 
 enum {
     FROM = 30,       /* rows: fewer are faster with outputs in the lanes */

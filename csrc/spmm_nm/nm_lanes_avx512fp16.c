@@ -3,7 +3,7 @@
  * Per kept input: its index, two or three vectors of tokens, and 8 weights that are broadcast: 11 loads for 16 FMAs. With outputs in the lanes
  * instead (spmm_nm_avx512.c) it is 14 for 12, which binds where there are two FMAs a cycle, as on CPUs with AVX512-FP16. None of its instructions
  * is used. */
-#include "../kernels.h"
+#include "spmm_nm.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl")

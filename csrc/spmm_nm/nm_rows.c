@@ -1,5 +1,6 @@
 /* float32 N:M weights of which each output has places of its own, times rows of x: the driver. */
-#include "../kernels.h"
+#include "spmm_nm.h"
+#include "../activation/activation.h"
 
 enum { ROWS = 8, WIDE = 16 /* inputs of a window */ };
 

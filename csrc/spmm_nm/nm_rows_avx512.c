@@ -2,7 +2,7 @@
  *
  * A kept input of 16 outputs is one vector of weights, and of the 16 inputs that it may be vpermps takes each output's own. A shift and one
  * vpternlog make its index of a word of places: one row is a stream of weights from memory, with little over for two bits each. */
-#include "../kernels.h"
+#include "spmm_nm.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,prfchw")

@@ -1,5 +1,5 @@
 /* Few rows times outputs with places of their own, in plain C: any CPU. */
-#include "../kernels.h"
+#include "spmm_nm.h"
 
 void ec_nm_rows_scalar(int mr, const ec_nm_rows *p)
 {

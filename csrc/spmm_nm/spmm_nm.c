@@ -3,7 +3,12 @@
  *
  * Rows of x become activation panels as for dense weights. For a block of outputs a thread gathers the kept inputs of a panel into its
  * scratch, and the dense tile multiplies that by the block's panels of values. */
+#include "spmm_nm.h"
 #include "../grid.h"
+#include "../activation/activation.h"
+#include "../gemm_s8c/gemm_s8c.h"
+#include "../quantize_rows/quantize_rows.h"
+#include "../spmm_nm8/spmm_nm8.h"
 
 enum {
     BLOCK_K = 1024,        /* most float32 inputs of a block that is gathered */

@@ -1,5 +1,5 @@
 /* float32 tile over the kept inputs of a block, AVX2 + FMA: the tile of gemm_f32, whose activations are found by an index. */
-#include "../kernels.h"
+#include "spmm_nm.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2,fma,prfchw")

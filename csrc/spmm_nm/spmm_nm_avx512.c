@@ -2,7 +2,7 @@
  *
  * Per kept input: its index, a vector of weights, and 12 products with one activation each, which the FMA broadcasts from memory. That is
  * 14 loads for 12 FMAs, and enough for nearly all of the peak. */
-#include "../kernels.h"
+#include "spmm_nm.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,prfchw")

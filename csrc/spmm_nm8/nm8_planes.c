@@ -2,7 +2,9 @@
  *
  * 64 rows of x become planes, a line of 64 bytes for each input; a block's kept inputs are lines by indices that are found once. A group of
  * planes stays in a cache while all outputs pass by. */
-#include "../kernels.h"
+#include "spmm_nm8.h"
+#include "../activation/activation.h"
+#include "../quantize_rows/quantize_rows.h"
 
 enum {
     FROM = 48, /* rows: fewer are cheaper elsewhere than as 64 */

@@ -1,6 +1,6 @@
 /* int8 over the kept inputs of a block of outputs, for CPUs where unpacking takes the dot products' unit (Intel; no FP16 instruction is used, it
  * tells these CPUs): 16 outputs interleave the planes once, where each pass again would cost a third. */
-#include "../kernels.h"
+#include "spmm_nm8.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,prfchw")

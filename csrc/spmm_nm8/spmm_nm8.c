@@ -3,7 +3,9 @@
  * Rows of x become rows of bytes. A quad of a panel's kept inputs, four for each of 16 outputs, comes from a window of neighbouring inputs,
  * the same for all outputs: the kernel reads the window and picks four bytes for each output. Patterns whose windows are larger than it
  * reaches run in plain C. Where gathering what a block of outputs shares is faster, spmm_nm.c multiplies. */
-#include "../kernels.h"
+#include "spmm_nm8.h"
+#include "../activation/activation.h"
+#include "../quantize_rows/quantize_rows.h"
 
 ec_spmm_nm8_fn ec_spmm_nm8_scalar;
 

@@ -7,7 +7,7 @@
  *
  * One or two rows decode the places where they use them. Else they are decoded once for all rows, for a block of quads, so that what was
  * decoded stays in L1. */
-#include "../kernels.h"
+#include "spmm_nm8.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2,fma")

@@ -5,7 +5,7 @@
  *
  * One or two rows decode the places where they use them, 2 bits each: a single pass over weights in memory. Else they are decoded once for
  * all rows, a block of quads at a time. */
-#include "../kernels.h"
+#include "spmm_nm8.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,prfchw")

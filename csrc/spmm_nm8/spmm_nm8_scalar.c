@@ -1,5 +1,5 @@
 /* int8 N:M panel in plain C: any CPU, and what every other kernel has to equal bit for bit. */
-#include "../kernels.h"
+#include "spmm_nm8.h"
 
 void ec_spmm_nm8_scalar(const ec_nm8_panel *p)
 {

@@ -1,0 +1,11 @@
+/* CRC-32: what kernels and driver agree on. */
+#ifndef EC_CRC32_H
+#define EC_CRC32_H
+#include "../kernels.h"
+
+/* The remainder after these bytes, from the one before; ones at the start and complemented at the end by the driver. */
+typedef uint32_t ec_crc32_fn(uint32_t crc, const uint8_t *data, int64_t size);
+ec_crc32_fn ec_crc32_scalar, ec_crc32_avx2; /* what the others end with, or go on to */
+
+ec_crc32_fn *ec_use_crc32(void);
+#endif

@@ -1,0 +1,36 @@
+/* int8 weights with a scale of each output: the tile. */
+#ifndef EC_GEMM_S8C_H
+#define EC_GEMM_S8C_H
+#include "../kernels.h"
+
+/* One tile: mr rows of x times nv weight panels. Sums in int32, then either stored as they are (yi) or finished:
+ * y = ((float(sum) * sx) * sw) + bias, NaN as 0x7FC00000, clamped from below if relu. */
+typedef struct {
+    int64_t quads;       /* ceil(k / 4) */
+    const uint8_t *x;    /* [quads][mr][4]: bytes as the variant's `flip` says */
+    const int8_t *w;     /* nv panels of [quads][16][4], */
+    int64_t panel;       /* bytes from one to the next */
+    const int32_t *zero; /* [mr]: what to subtract from each byte of x */
+    const int32_t *wsum; /* [16 * nv]: sum of each column's weights */
+    const float *sx;     /* [mr] */
+    const float *sw;     /* [16 * nv] */
+    const float *bias;   /* [cols]; -0.0 for none, which changes no sum */
+    float *y;            /* [mr][ldy] */
+    int32_t *yi;         /* [mr][ldy], or NULL. If set, sx, sw, bias and y are not read */
+    int64_t ldy;
+    int cols, relu;      /* columns that exist, 1 .. 16 * nv: the others are computed and not stored */
+    const char *ahead;   /* memory to bring into L2 meanwhile: the weights of the tile after */
+    int64_t ahead_bytes; /* a multiple of 64; 0 for none */
+    int far;             /* memory is far: up to 3 rows ask for their weights ahead of their use */
+} ec_gemm_s8c_tile;
+typedef void ec_gemm_s8c_tile_fn(int mr, int nv, const ec_gemm_s8c_tile *t);
+
+typedef struct {
+    ec_gemm_s8c_tile_fn *tile;
+    int rows, vecs;      /* the largest tile */
+    uint8_t flip;        /* 0: the tile wants q as uint8; 0x80: it wants q - 128 as int8 */
+    double macs_per_ns;  /* of one thread of a slow CPU that has the ISA: decides when threads pay */
+} ec_gemm_s8c_impl;
+
+const ec_gemm_s8c_impl *ec_use_gemm_s8c(void);
+#endif

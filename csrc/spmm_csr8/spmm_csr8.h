@@ -1,0 +1,42 @@
+/* Unstructured sparse int8 weights: their kernels. */
+#ifndef EC_SPMM_CSR8_H
+#define EC_SPMM_CSR8_H
+#include "../spmm_csr/spmm_csr.h"
+
+/* Tokens that pass a block of a weight's form together, at most: of EC_CSR_BLOCKS, of EC_CSR_SIGNED. */
+enum { EC_LANES8 = 32, EC_LANES8_SIGNED = 64 };
+
+/* ec_csr_block in integers, times 16 or 32 tokens and four entries at a time: count[i] quads, filled up with zeros. So that one factor has no
+ * sign, x holds two lines for each input, c = q - 128 and ~c = -c - 1; an entry is its absolute value, and `local` the line. EC_CSR_SIGNED, up
+ * to 64 tokens: one line, q itself, and an entry is its code. */
+typedef struct {
+    int64_t rows;
+    int first;
+    const uint16_t *count, *order, *local;
+    const uint8_t *value; /* or int8_t */
+    const int8_t *x; /* [inputs][2][lanes], or uint8_t [inputs][lanes]; byte 16 g + 4 t + e of a line is token lanes / 4 * t + 4 g + e, so that sums are in order */
+    int32_t *sums;   /* [rows][lanes] */
+} ec_csr8_block;
+typedef void ec_spmm_csr8_fn(int lanes, const ec_csr8_block *b);
+
+/* x for the above from panels of lanes / 4 quantised rows, or 8 at most, [quads][rows][4] q - 128, or q, which lie `panel` bytes apart. */
+typedef void ec_pack_csr8_fn(int lanes, int64_t quads, const uint8_t *q, int64_t panel, int8_t *x);
+
+/* y[t][r] = (sums[r][t] - zero[t] * sum[r]) * sx[t] * sw[r] + bias[r] as in ec_gemm_s8c, of r < rows, t < tokens <= lanes. */
+typedef struct {
+    const int32_t *zero, *sum;
+    const float *sx, *sw;
+    const float *bias; /* or NULL */
+    int relu;
+} ec_csr8_scales;
+typedef void ec_csr8_finish_fn(int64_t rows, int64_t tokens, const int32_t *sums, int64_t lanes, const ec_csr8_scales *s, float *y, int64_t ldy);
+
+/* ec_spmv_masks_fn in int8: `sum` and `mask` of ec_csr_masks, x as quantised, padded to 64 inputs `words` times. Sums are of (x - zero), rounded once. */
+typedef void ec_spmv_masks8_fn(const ec_csr *w, int64_t n, int64_t words, const int32_t *sum, const uint64_t *mask, int64_t row0, int64_t row1,
+                               const uint8_t *x, int zero, float *sums);
+
+ec_spmm_csr8_fn *ec_use_spmm_csr8(void);
+ec_pack_csr8_fn *ec_use_pack_csr8(void);
+ec_csr8_finish_fn *ec_use_csr8_finish(void); /* or NULL, where the form is EC_CSR_BLOCKS */
+ec_spmv_masks8_fn *ec_use_spmv_masks8(void); /* or NULL */
+#endif
