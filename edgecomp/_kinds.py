@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from edgecomp import packing
 from edgecomp.grouped import GROUP_SIZES, K_MAX_GROUP, GroupedInt8Weight, GroupedWeight, Int4Weight
-from edgecomp.nm import NOTHING_DERIVED, NMWeight, check_places, index_bits, kept_inputs, pack_places, packed_shape, unpack_places
+from edgecomp.nm import NOTHING_DERIVED, NMWeight
+from edgecomp.nm_places import check_places, index_bits, kept_inputs, pack_places, packed_shape, unpack_places
 from edgecomp.pruning import BLOCKS, read_pattern
 from edgecomp.sparse import CSRWeight
 from edgecomp.weights import K_MAX_INT8, DenseWeight, Int8Weight, Weight

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import edgecomp as ec
 from edgecomp.measure import timing
 from edgecomp.measure.timing import Candidate, interleave
-from edgecomp.nm import kept_inputs
+from edgecomp.nm_places import kept_inputs
 from edgecomp.pruning import BLOCKS
 from edgecomp.weights import K_MAX_INT8
 
