@@ -417,6 +417,8 @@ ec_activation_fn *ec_use_activation(void) { CHOOSE(ACTIVATION, i) return ACTIVAT
 const ec_kd_loss_impl *ec_use_kd_loss(void) { CHOOSE(KD_LOSS, i) return KD_LOSS[i].impl; }
 ec_crc32_fn *ec_use_crc32(void) { CHOOSE(CRC32, i) return CRC32[i].fn; }
 
+static int later(int isa, int other) { return isa > other ? isa : other; }
+
 const char *ec_variant(const char *op)
 {
     CHOOSE(GEMM_S8C, s8c)
@@ -428,6 +430,7 @@ const char *ec_variant(const char *op)
     CHOOSE(SPMV_CSR, row)
     CHOOSE(NM_LANES, lanes)
     CHOOSE(SPMM_NM8, nm8)
+    CHOOSE(PLANES_S8, planes)
     CHOOSE(QUANTIZE_ROWS, rows)
     CHOOSE(QUANTIZE_GROUPS, groups)
     CHOOSE(ACTIVATION, act)
@@ -436,19 +439,19 @@ const char *ec_variant(const char *op)
     if (!strcmp(op, "gemm_s8c"))
         return ISA_NAMES[GEMM_S8C[s8c].isa];
     if (!strcmp(op, "spmm_nm8")) /* the same tiles, and its own */
-        return ISA_NAMES[GEMM_S8C[s8c].isa > SPMM_NM8[nm8].isa ? GEMM_S8C[s8c].isa : SPMM_NM8[nm8].isa];
+        return ISA_NAMES[later(GEMM_S8C[s8c].isa, later(SPMM_NM8[nm8].isa, PLANES_S8[planes].isa))];
     if (!strcmp(op, "gemm_f32"))
         return ISA_NAMES[GEMM_F32[f32].isa];
     if (!strcmp(op, "spmm_nm")) /* the same */
-        return ISA_NAMES[GEMM_F32[f32].isa > NM_LANES[lanes].isa ? GEMM_F32[f32].isa : NM_LANES[lanes].isa];
+        return ISA_NAMES[later(GEMM_F32[f32].isa, NM_LANES[lanes].isa)];
     if (!strcmp(op, "gemm_s4g"))
         return ISA_NAMES[GEMM_S4G[s4g].isa];
     if (!strcmp(op, "gemm_s8g"))
         return ISA_NAMES[GEMM_S8G[s8g].isa];
     if (!strcmp(op, "spmm_csr"))
-        return ISA_NAMES[SPMM_CSR[csr].isa > SPMV_CSR[row].isa ? SPMM_CSR[csr].isa : SPMV_CSR[row].isa];
+        return ISA_NAMES[later(SPMM_CSR[csr].isa, SPMV_CSR[row].isa)];
     if (!strcmp(op, "spmm_csr8"))
-        return ISA_NAMES[SPMM_CSR8[csr8].isa > SPMV_CSR[row].isa ? SPMM_CSR8[csr8].isa : SPMV_CSR[row].isa];
+        return ISA_NAMES[later(SPMM_CSR8[csr8].isa, SPMV_CSR[row].isa)];
     if (!strcmp(op, "quantize_groups"))
         return ISA_NAMES[QUANTIZE_GROUPS[groups].isa];
     if (!strcmp(op, "quantize_rows"))
