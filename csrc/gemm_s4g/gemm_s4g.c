@@ -92,7 +92,7 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
     const ec_chunk own = ec_grid_at(&j->grid, chunk);
     const int64_t strip = own.group, col0 = strip * EC_STRIP;
     const int64_t record = (int64_t)ec_record_bytes(j->w, j->bits);
-    const int far = ec_memory_is_far();
+    const int ahead = ec_memory_is_far() ? 2 : own.tile1 - own.tile0 > 1; /* a tile alone loses by it where memory is near */
     for (int64_t tile = own.tile0; tile < own.tile1; tile++) {
         const int64_t row = ec_part(j->m, j->tiles, tile);
         const int mr = (int)(ec_part(j->m, j->tiles, tile + 1) - row);
@@ -110,7 +110,7 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
             .ldy = j->ldy,
             .cols = (int)EC_MIN(j->n - col0, EC_STRIP),
             .relu = j->act == EC_ACT_RELU,
-            .far = far && tile == own.tile0,
+            .ahead = tile == own.tile0 ? ahead : 0,
         };
         j->impl->tile(mr, &t);
         if (j->act > EC_ACT_RELU)

@@ -18,7 +18,7 @@ typedef struct {
     float *y;            /* [mr][ldy] */
     int64_t ldy;
     int cols, relu;      /* columns that exist, 1 .. 32 */
-    int far;             /* memory is far, and no tile before has had these records: ask for them ahead of their use */
+    int ahead;           /* 1: ask for records ahead of their use, as no tile has had them before; 2: for some much farther ahead, too */
 } ec_gemm_sg_tile;
 typedef void ec_gemm_sg_tile_fn(int mr, const ec_gemm_sg_tile *t);
 

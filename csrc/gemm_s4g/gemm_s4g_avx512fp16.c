@@ -11,7 +11,7 @@ EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,gfni")
 enum { BLOCK_INPUTS = 512 }; /* whose codes and x one half of the columns leaves in L1 for the other */
 
 /* sums[mr] of vector v of the strip, which is every second line of the codes, and `groups` groups more. */
-EC_INLINE void half(int mr, int kind, int v, int far, const ec_gemm_sg_tile *t, int64_t groups, const int8_t *x, const uint8_t *w, __m512 *sums)
+EC_INLINE void half(int mr, int kind, int v, int ahead, const ec_gemm_sg_tile *t, int64_t groups, const int8_t *x, const uint8_t *w, __m512 *sums)
 {
     const __m512i nibble = _mm512_set1_epi8(15), shift4 = _mm512_set1_epi64(0x1020408000000000);
     const int scale_bytes = t->scale_bytes;
@@ -29,8 +29,8 @@ EC_INLINE void half(int mr, int kind, int v, int far, const ec_gemm_sg_tile *t, 
         for (int q = t->quads; q > 0; q -= 4) {
 #pragma GCC unroll 2
             for (int l = 0; l < 2; l++, codes += 128, x += 8 * mr) {
-                if (far)
-                    prefetch(codes);
+                if (ahead)
+                    prefetch(2, codes);
                 const __m512i c = _mm512_loadu_si512(codes), low = _mm512_and_si512(c, nibble);
                 const __m512i high = _mm512_gf2p8affine_epi64_epi8(c, shift4, 0);
 #pragma GCC unroll 12
@@ -68,7 +68,7 @@ EC_INLINE void halves(int mr, int kind, const ec_gemm_sg_tile *t)
         y[0][i] = y[1][i] = _mm512_setzero_ps();
     for (int64_t g = 0; g < t->groups; g += block) {
         const int64_t groups = EC_MIN(block, t->groups - g);
-        half(mr, kind, 0, t->far, t, groups, t->x + g * panel, t->w + g * t->record, y[0]);
+        half(mr, kind, 0, t->ahead, t, groups, t->x + g * panel, t->w + g * t->record, y[0]);
         if (t->cols > 16)
             half(mr, kind, 1, 0, t, groups, t->x + g * panel, t->w + g * t->record, y[1]);
     }

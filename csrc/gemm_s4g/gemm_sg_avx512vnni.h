@@ -1,15 +1,16 @@
 /* The grouped tile with vpdpbusd: up to 6 rows x 32 columns, 12 ZMM of int32 sums and 12 of floats. Included inside an AVX-512 VNNI
  * target region. Codes are the unsigned operand as they are; the sums of a group begin at -zero * sum(x), which costs nothing. The two
  * products that scale a sum take the dot products' place: 8 of 10 in groups of 32 is the most. */
-enum { AHEAD = 6144 }; /* bytes to prefetch where memory is far */
+enum { AHEAD = 6144 }; /* bytes to prefetch */
 
-/* Prefetches two lines into L1, and two much farther ahead into L2, which has room for more requests; for these one is asked for, and the CPU
- * brings its neighbour too. */
-EC_INLINE void prefetch(const uint8_t *w)
+/* Prefetches two lines into L1, and with 2 two much farther ahead into L2, which has room for more requests; for these one is asked for, and
+ * the CPU brings its neighbour too. */
+EC_INLINE void prefetch(int ahead, const uint8_t *w)
 {
     _mm_prefetch((const char *)w + AHEAD, _MM_HINT_T0);
     _mm_prefetch((const char *)w + AHEAD + 64, _MM_HINT_T0);
-    _mm_prefetch((const char *)w + EC_FAR_AHEAD, _MM_HINT_T1);
+    if (ahead == 2)
+        _mm_prefetch((const char *)w + EC_FAR_AHEAD, _MM_HINT_T1);
 }
 
 EC_INLINE __m512i dot(__m512i acc, __m512i u8, __m512i s8)
@@ -83,7 +84,7 @@ EC_INLINE void line(int mr, int bits, const uint8_t *codes, const int8_t *x, __m
     }
 }
 
-EC_INLINE void tile(int mr, int bits, int kind, int far, const ec_gemm_sg_tile *t)
+EC_INLINE void tile(int mr, int bits, int kind, int ahead, const ec_gemm_sg_tile *t)
 {
     const int8_t *x = t->x;
     const uint8_t *w = t->w;
@@ -112,8 +113,8 @@ EC_INLINE void tile(int mr, int bits, int kind, int far, const ec_gemm_sg_tile *
         for (int q = t->quads; q > 0; q -= 2 * quads_of_line) {
 #pragma GCC unroll 2
             for (int l = 0; l < 2; l++, codes += 4 * EC_STRIP, x += 4 * mr * quads_of_line) {
-                if (far)
-                    prefetch(codes);
+                if (ahead)
+                    prefetch(t->ahead, codes);
                 line(mr, bits, codes, x, acc);
             }
         }
@@ -137,7 +138,7 @@ EC_INLINE void tile(int mr, int bits, int kind, int far, const ec_gemm_sg_tile *
 }
 
 /* One row, bound by reading the records: a code is loaded once, and high nibbles are not shifted down, their sum is. */
-EC_INLINE void one_row(int bits, int kind, int scale_bytes, int far, const ec_gemm_sg_tile *t)
+EC_INLINE void one_row(int bits, int kind, int scale_bytes, int ahead, const ec_gemm_sg_tile *t)
 {
     const __m512i low = _mm512_set1_epi8(15), high = _mm512_set1_epi8((char)0xF0);
     const int8_t *x = t->x;
@@ -147,14 +148,14 @@ EC_INLINE void one_row(int bits, int kind, int scale_bytes, int far, const ec_ge
         const uint8_t *codes = w + t->header;
         const int8_t *sx = x + 4 * t->quads, *sum = sx + 4;
         const __m512i s = bcast(sum);
-        if (far)
+        if (ahead)
             _mm_prefetch((const char *)w + AHEAD, _MM_HINT_T0);
         __m512i even[2] = {start(kind, t, w, 0, s), start(kind, t, w, 1, s)}, odd[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
         for (int q = t->quads; q > 0; q -= 4, codes += bits * 64, x += 16)
 #pragma GCC unroll 2
             for (int l = 0; l < 2; l++) {
-                for (int p = 0; far && p < bits / 4; p++)
-                    prefetch(codes + bits * 32 * l + 128 * p);
+                for (int p = 0; ahead && p < bits / 4; p++)
+                    prefetch(2, codes + bits * 32 * l + 128 * p);
 #pragma GCC unroll 2
                 for (int v = 0; v < 2; v++) {
                     const int8_t *x0 = x + 8 * l, *x1 = x0 + 4;
@@ -177,38 +178,38 @@ EC_INLINE void one_row(int bits, int kind, int scale_bytes, int far, const ec_ge
     finish(1, t, 1, y + 1);
 }
 
-EC_INLINE void rows(int mr, int bits, int far, const ec_gemm_sg_tile *t)
+EC_INLINE void rows(int mr, int bits, int ahead, const ec_gemm_sg_tile *t)
 {
     switch (t->zero) {
-    case EC_ZERO_MIDDLE: tile(mr, bits, EC_ZERO_MIDDLE, far, t); break;
-    case EC_ZERO_POINT: tile(mr, bits, EC_ZERO_POINT, far, t); break;
-    default: tile(mr, bits, EC_ZERO_OFFSET, far, t);
+    case EC_ZERO_MIDDLE: tile(mr, bits, EC_ZERO_MIDDLE, ahead, t); break;
+    case EC_ZERO_POINT: tile(mr, bits, EC_ZERO_POINT, ahead, t); break;
+    default: tile(mr, bits, EC_ZERO_OFFSET, ahead, t);
     }
 }
 
-EC_INLINE void row(int bits, int far, const ec_gemm_sg_tile *t)
+EC_INLINE void row(int bits, int ahead, const ec_gemm_sg_tile *t)
 {
     switch (3 * (t->scale_bytes == 4) + t->zero) {
-    case EC_ZERO_MIDDLE: one_row(bits, EC_ZERO_MIDDLE, 2, far, t); break;
-    case EC_ZERO_POINT: one_row(bits, EC_ZERO_POINT, 2, far, t); break;
-    case EC_ZERO_OFFSET: one_row(bits, EC_ZERO_OFFSET, 2, far, t); break;
-    case 3 + EC_ZERO_MIDDLE: one_row(bits, EC_ZERO_MIDDLE, 4, far, t); break;
-    case 3 + EC_ZERO_POINT: one_row(bits, EC_ZERO_POINT, 4, far, t); break;
-    default: one_row(bits, EC_ZERO_OFFSET, 4, far, t);
+    case EC_ZERO_MIDDLE: one_row(bits, EC_ZERO_MIDDLE, 2, ahead, t); break;
+    case EC_ZERO_POINT: one_row(bits, EC_ZERO_POINT, 2, ahead, t); break;
+    case EC_ZERO_OFFSET: one_row(bits, EC_ZERO_OFFSET, 2, ahead, t); break;
+    case 3 + EC_ZERO_MIDDLE: one_row(bits, EC_ZERO_MIDDLE, 4, ahead, t); break;
+    case 3 + EC_ZERO_POINT: one_row(bits, EC_ZERO_POINT, 4, ahead, t); break;
+    default: one_row(bits, EC_ZERO_OFFSET, 4, ahead, t);
     }
 }
 
-EC_INLINE void tiles_far(int mr, int bits, int far, const ec_gemm_sg_tile *t)
+EC_INLINE void tiles_ahead(int mr, int bits, int ahead, const ec_gemm_sg_tile *t)
 {
     switch (mr) {
-    case 1: row(bits, far, t); break;
-    case 2: rows(2, bits, far, t); break;
-    case 3: rows(3, bits, far, t); break;
-    case 4: rows(4, bits, far, t); break;
-    case 5: rows(5, bits, far, t); break;
-    default: rows(6, bits, far, t);
+    case 1: row(bits, ahead, t); break;
+    case 2: rows(2, bits, ahead, t); break;
+    case 3: rows(3, bits, ahead, t); break;
+    case 4: rows(4, bits, ahead, t); break;
+    case 5: rows(5, bits, ahead, t); break;
+    default: rows(6, bits, ahead, t);
     }
 }
 
-/* far as a constant: a test for each line takes 4 % off many rows */
-EC_INLINE void tiles(int mr, int bits, const ec_gemm_sg_tile *t) { t->far ? tiles_far(mr, bits, 1, t) : tiles_far(mr, bits, 0, t); }
+/* Whether, as a constant: a test for each line takes 4 % off many rows. */
+EC_INLINE void tiles(int mr, int bits, const ec_gemm_sg_tile *t) { t->ahead ? tiles_ahead(mr, bits, 1, t) : tiles_ahead(mr, bits, 0, t); }
