@@ -143,6 +143,7 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
             .ahead = ahead,
             .ahead_bytes = ahead_bytes,
             .far = ec_memory_is_far(),
+            .fresh = tile == tile0,
         };
         if (j->k > EXACT_K && !j->yi)
             long_tile(j, mr, nv, &t);

@@ -62,6 +62,10 @@ EC_INLINE void tile(int mr, int nv, int unroll, const ec_gemm_s8c_tile *t)
                     _mm_prefetch((const char *)w + 64 * u + 8192, _MM_HINT_T0);
                 if (mr < 4 && u % 2 == 0 && t->far)
                     _mm_prefetch((const char *)w + 64 * u + EC_FAR_AHEAD, _MM_HINT_T1);
+                if (mr > 3 && t->fresh) /* `ahead` has brought them into L2 */
+#pragma GCC unroll 3
+                    for (int v = 0; v < nv; v++)
+                        _mm_prefetch((const char *)w + v * t->panel + 64 * u + 2048, _MM_HINT_T0);
 #pragma GCC unroll 8
                 for (int i = 0; i < mr; i++) {
                     const __m512i a = quad(x + 4 * (mr * u + i));
