@@ -145,6 +145,7 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
                 .ahead_panel = EC_PANEL * j->k,
                 .ahead_lines = ahead_lines,
                 .far = packed && ec_memory_is_far(),
+                .fresh = packed && tile == tile0,
             };
             j->impl->tile(mr, nv, &t);
             if (t.last && j->act > EC_ACT_RELU)

@@ -16,7 +16,7 @@ typedef struct {
     const float *ahead;  /* as in ec_gemm_s8c_tile, for each panel */
     int64_t ahead_panel; /* floats from one panel's to the next's */
     int64_t ahead_lines; /* cache lines of each */
-    int far;             /* as there */
+    int far, fresh;      /* as there */
 } ec_gemm_f32_tile;
 typedef void ec_gemm_f32_tile_fn(int mr, int nv, const ec_gemm_f32_tile *t);
 

@@ -51,6 +51,10 @@ EC_INLINE void tile(int mr, int nv, int unroll, const ec_gemm_f32_tile *t)
                     if (u % 2 == 0)
                         _mm_prefetch((const char *)(w + 16 * u) + EC_FAR_AHEAD, _MM_HINT_T1);
                 }
+                if (mr > 3 && t->fresh) /* which brought them into L2 */
+#pragma GCC unroll 3
+                    for (int v = 0; v < nv; v++)
+                        _mm_prefetch((const char *)(w + v * t->panel + 16 * u) + 2048, _MM_HINT_T0);
 #pragma GCC unroll 8
                 for (int i = 0; i < mr; i++) {
                     const __m512 a = _mm512_set1_ps(x[mr * u + i]);
