@@ -137,6 +137,7 @@ static void multiply_f32(const job *j, int64_t panel0, int64_t panels, int64_t t
             .ahead_panel = EC_PANEL * j->kept,
             .ahead_lines = more ? lines : 0,
             .far = ec_memory_is_far(),
+            .fresh = line0 == 0, /* of the first tile */
         };
         if (j->own->tile)
             j->own->tile(mr, &t, input + e0);
