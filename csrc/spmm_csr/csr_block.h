@@ -18,7 +18,7 @@ EC_INLINE void block(int vecs, int chains, const ec_csr_block *b)
             EC_UNROLL(16)
             for (int h = 0; h < vecs; h++)
                 acc[u][h] = vzero();
-        if (b->far) { /* a row's entries are a few lines at most */
+        if (b->ahead) { /* a row's entries are a few lines at most */
             __builtin_prefetch((const char *)value + 4096);
             __builtin_prefetch((const char *)local + 2048);
         }

@@ -12,7 +12,8 @@ enum {
     MOST_ROWS = 512, /* of a chunk: the activations of a block of inputs are fetched once for all of them */
     SUMS = (MOST_ROWS + 1) * EC_MAX_LANES, /* and the partner of an odd row */
     TURNED = EC_PANEL * EC_PANEL + 16,
-    PACK_K = 256 /* inputs to pack at a time */
+    PACK_K = 256, /* inputs to pack at a time */
+    L2_ENTRIES = 1 << 18 /* float32 ones that a small L2 holds */
 };
 
 typedef struct {
@@ -29,6 +30,7 @@ typedef struct {
     int columns; /* x is [k][ldx], and y [n][ldy]: tokens are in the lanes already */
     /* what run() plans */
     int kind;
+    int ahead; /* whether few tokens ask for entries ahead */
     ec_csr_parts form;
     ec_csr_pack_fn *pack; /* or NULL, as the next */
     ec_csr_finish_fn *finish;
@@ -176,7 +178,7 @@ static void multiply(const job *j, int64_t b, int64_t kb, int64_t group, float *
     const int64_t token0 = first_token(j, group), lanes = first_token(j, group + 1) - token0;
     const ec_csr_block block = {
         .rows = each, .first = kb == 0, .count = count, .order = count + (j->kind == EC_CSR_PAIRS ? 3 : 1) * each, .local = f->local + start[0],
-        .value = (const float *)f->value + start[1], .sums = sums, .x = j->panel + token0 * j->k + k0 * lanes, .far = lanes <= 16 && ec_memory_is_far()};
+        .value = (const float *)f->value + start[1], .sums = sums, .x = j->panel + token0 * j->k + k0 * lanes, .ahead = lanes <= 16 && j->ahead};
     if (j->kind == EC_CSR_PAIRS)
         ec_use_csr_pairs()((int)lanes, &block);
     else
@@ -289,6 +291,7 @@ static int run(job *j, int threads, void *memory, size_t size)
     }
     j->threads = ec_csr_threads((double)j->m, (double)j->w->indptr[j->n], threads);
     const int packers = ec_threads_that_pay(threads, 0.1 * (double)j->m * (double)j->k);
+    j->ahead = ec_memory_is_far() || j->w->indptr[j->n] > L2_ENTRIES;
     j->form = ec_csr_open(j->kind, j->n, int8, j->w->derived[j->kind]);
     j->pack = ec_use_csr_pack();
     j->finish = int8 || j->lanes < 16 ? NULL : ec_use_csr_finish();

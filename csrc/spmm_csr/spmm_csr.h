@@ -15,7 +15,7 @@ typedef struct {
     const float *value;
     const float *x; /* [inputs][lanes] */
     float *sums;    /* [rows][lanes] */
-    int far;        /* memory is far: ask for entries ahead of their use. Single rows only */
+    int ahead;      /* ask for entries ahead of their use. Single rows only */
 } ec_csr_block;
 typedef void ec_spmm_csr_fn(int lanes, const ec_csr_block *b); /* 8, 16, 32, 48 or 64 */
 
