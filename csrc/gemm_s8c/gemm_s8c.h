@@ -22,7 +22,7 @@ typedef struct {
     const char *ahead;   /* memory to bring into L2 meanwhile: the weights of the tile after */
     int64_t ahead_bytes; /* a multiple of 64; 0 for none */
     int far;             /* memory is far: up to 3 rows ask for their weights ahead of their use */
-    int fresh;           /* no tile has had these weights before: 4 rows and more ask for them a little ahead */
+    int fresh;           /* no tile has had these weights before: several rows ask for them a little ahead */
 } ec_gemm_s8c_tile;
 typedef void ec_gemm_s8c_tile_fn(int mr, int nv, const ec_gemm_s8c_tile *t);
 

@@ -20,7 +20,11 @@ EC_INLINE void tile(int mr, int nv, const ec_gemm_s8c_tile *t)
 #pragma GCC unroll 4
         for (int h = 0; h < 2 * nv; h++)
             acc[i][h] = _mm256_mullo_epi32(_mm256_set1_epi32(-t->zero[i]), _mm256_loadu_si256((const __m256i *)(t->wsum + 8 * h)));
-    for (int64_t q = t->quads; q > 0; q--, w += 64, x += 4 * mr)
+    for (int64_t q = t->quads; q > 0; q--, w += 64, x += 4 * mr) {
+        if (mr > 2 && t->fresh)
+#pragma GCC unroll 2
+            for (int v = 0; v < nv; v++)
+                _mm_prefetch((const char *)w + v * t->panel + 2048, _MM_HINT_T0);
 #pragma GCC unroll 3
         for (int i = 0; i < mr; i++) {
             const __m256i signed_x = quad(x + 4 * i), size_x = _mm256_abs_epi8(signed_x);
@@ -31,6 +35,7 @@ EC_INLINE void tile(int mr, int nv, const ec_gemm_s8c_tile *t)
                 acc[i][h] = _mm256_add_epi32(acc[i][h], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
             }
         }
+    }
 #pragma GCC unroll 3
     for (int i = 0; i < mr; i++)
 #pragma GCC unroll 4
