@@ -30,7 +30,7 @@ EC_INLINE void half(int mr, int kind, int v, int ahead, const ec_gemm_sg_tile *t
 #pragma GCC unroll 2
             for (int l = 0; l < 2; l++, codes += 128, x += 8 * mr) {
                 if (ahead)
-                    prefetch(2, codes);
+                    prefetch(ahead, codes);
                 const __m512i c = _mm512_loadu_si512(codes), low = _mm512_and_si512(c, nibble);
                 const __m512i high = _mm512_gf2p8affine_epi64_epi8(c, shift4, 0);
 #pragma GCC unroll 12
