@@ -291,7 +291,8 @@ static int run(job *j, int threads, void *memory, size_t size)
     }
     j->threads = ec_csr_threads((double)j->m, (double)j->w->indptr[j->n], threads);
     const int packers = ec_threads_that_pay(threads, 0.1 * (double)j->m * (double)j->k);
-    j->ahead = ec_memory_is_far() || j->w->indptr[j->n] > L2_ENTRIES;
+    const double entries = (double)j->w->indptr[j->n];
+    j->ahead = ec_memory_is_far() || (entries > L2_ENTRIES && entries < (double)j->n * (double)j->k / 3); /* of more a line a row is too few */
     j->form = ec_csr_open(j->kind, j->n, int8, j->w->derived[j->kind]);
     j->pack = ec_use_csr_pack();
     j->finish = int8 || j->lanes < 16 ? NULL : ec_use_csr_finish();
