@@ -55,6 +55,9 @@ int ec_memory_is_far(void);
  * far, and those of CSR, whose use of an entry takes long, everywhere. */
 enum { EC_FAR_AHEAD = 16384 };
 
+/* Bytes that several rows ask for weights ahead into L1, which no tile has had before. */
+enum { EC_NEAR_AHEAD = 2048 };
+
 static inline int64_t ec_div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /* [0, total) cut into `parts` nearly equal ranges: where range i begins. Tiles of 5 + 5 rows beat 8 + 2. */

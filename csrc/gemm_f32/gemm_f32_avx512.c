@@ -54,7 +54,7 @@ EC_INLINE void tile(int mr, int nv, int unroll, const ec_gemm_f32_tile *t)
                 if (mr > 3 && t->fresh) /* which brought them into L2 */
 #pragma GCC unroll 3
                     for (int v = 0; v < nv; v++)
-                        _mm_prefetch((const char *)(w + v * t->panel + 16 * u) + 2048, _MM_HINT_T0);
+                        _mm_prefetch((const char *)(w + v * t->panel + 16 * u) + EC_NEAR_AHEAD, _MM_HINT_T0);
 #pragma GCC unroll 8
                 for (int i = 0; i < mr; i++) {
                     const __m512 a = _mm512_set1_ps(x[mr * u + i]);
@@ -73,7 +73,7 @@ EC_INLINE void tile(int mr, int nv, int unroll, const ec_gemm_f32_tile *t)
 #pragma GCC unroll 3
             for (int v = 0; v < nv; v++)
                 acc[i][v] = _mm512_fmadd_ps(_mm512_set1_ps(x[i]), _mm512_loadu_ps(w + v * t->panel), acc[i][v]);
-    const __m512i relu = _mm512_set1_epi32(0x18181800); /* see gemm_s8c_avx512vnni.c */
+    const __m512i relu = _mm512_set1_epi32(0x18181800); /* see gemm_s8c_zmm.h */
 #pragma GCC unroll 3
     for (int v = 0; v < nv; v++) {
         const __mmask16 mask = columns(t, v);

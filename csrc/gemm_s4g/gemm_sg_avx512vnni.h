@@ -15,7 +15,7 @@ EC_INLINE void prefetch(int ahead, const uint8_t *w)
 
 EC_INLINE __m512i dot(__m512i acc, __m512i u8, __m512i s8)
 {
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(u8), "v"(s8)); /* inline: see gemm_s8c_avx512vnni.c */
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(u8), "v"(s8)); /* inline: see gemm_s8c_zmm.h */
     return acc;
 }
 
@@ -49,7 +49,7 @@ EC_INLINE __m512i start(int kind, const ec_gemm_sg_tile *t, const uint8_t *w, in
     return kind == EC_ZERO_OFFSET ? _mm512_setzero_si512() : sum;
 }
 
-/* Bias, relu, y of vector v: see gemm_s8c_avx512vnni.c. */
+/* Bias, relu, y of vector v: see gemm_s8c_zmm.h. */
 EC_INLINE void finish(int mr, const ec_gemm_sg_tile *t, int v, const __m512 *y)
 {
     const __m512 nan = _mm512_castsi512_ps(_mm512_set1_epi32(0x7FC00000));

@@ -24,7 +24,7 @@ EC_INLINE void tile(int mr, int nv, const ec_gemm_s8c_tile *t)
         if (mr > 2 && t->fresh)
 #pragma GCC unroll 2
             for (int v = 0; v < nv; v++)
-                _mm_prefetch((const char *)w + v * t->panel + 2048, _MM_HINT_T0);
+                _mm_prefetch((const char *)w + v * t->panel + EC_NEAR_AHEAD, _MM_HINT_T0);
 #pragma GCC unroll 3
         for (int i = 0; i < mr; i++) {
             const __m256i signed_x = quad(x + 4 * i), size_x = _mm256_abs_epi8(signed_x);

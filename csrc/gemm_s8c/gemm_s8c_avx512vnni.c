@@ -65,7 +65,7 @@ EC_INLINE void tile(int mr, int nv, int unroll, const ec_gemm_s8c_tile *t)
                 if (mr > 3 && t->fresh) /* `ahead` has brought them into L2 */
 #pragma GCC unroll 3
                     for (int v = 0; v < nv; v++)
-                        _mm_prefetch((const char *)w + v * t->panel + 64 * u + 2048, _MM_HINT_T0);
+                        _mm_prefetch((const char *)w + v * t->panel + 64 * u + EC_NEAR_AHEAD, _MM_HINT_T0);
 #pragma GCC unroll 8
                 for (int i = 0; i < mr; i++) {
                     const __m512i a = quad(x + 4 * (mr * u + i));

@@ -2,7 +2,7 @@
  * files of the two encodings, inside their target region, with DOT the instruction. */
 #include "gemm_s8c_ymm.h"
 
-/* As inline asm: see gemm_s8c_avx512vnni.c. */
+/* As inline asm: see gemm_s8c_zmm.h. */
 EC_INLINE __m256i dot(__m256i acc, __m256i u8, __m256i s8)
 {
     __asm__(DOT " %2, %1, %0" : "+x"(acc) : "x"(u8), "xm"(s8));

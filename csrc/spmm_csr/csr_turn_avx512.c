@@ -105,7 +105,7 @@ void ec_csr_finish_avx512(int64_t rows, int64_t tokens, const float *sums, int64
 void ec_csr8_finish_avx512(int64_t rows, int64_t tokens, const int32_t *sums, int64_t lanes, const ec_csr8_scales *s, float *y, int64_t ldy)
 {
     const __m512 nan = _mm512_castsi512_ps(_mm512_set1_epi32(0x7FC00000));
-    const __m512i fix = _mm512_set1_epi32(s->relu ? 0x18181800 : 0x11111100); /* see gemm_s8c_avx512vnni.c */
+    const __m512i fix = _mm512_set1_epi32(s->relu ? 0x18181800 : 0x11111100); /* see gemm_s8c_zmm.h */
     float line[16][WIDE] __attribute__((aligned(64)));
     for (int64_t t0 = 0; t0 < tokens; t0 += 16)
         for (int64_t r0 = 0; r0 < rows; r0 += WIDE) {

@@ -49,7 +49,7 @@ EC_INLINE void rows(int mr, int bits, int chains, const ec_nm_rows *p)
     }
     const __mmask16 mask = p->cols >= 16 ? 0xFFFF : (__mmask16)((1u << p->cols) - 1);
     const __m512 bias = _mm512_maskz_loadu_ps(mask, p->bias);
-    const __m512i relu = _mm512_set1_epi32(0x18181800); /* see gemm_s8c_avx512vnni.c */
+    const __m512i relu = _mm512_set1_epi32(0x18181800); /* see gemm_s8c_zmm.h */
 #pragma GCC unroll 8
     for (int i = 0; i < mr; i++) {
 #pragma GCC unroll 4

@@ -38,7 +38,7 @@ EC_INLINE void tile(int mr, int unroll, const ec_gemm_f32_tile *t, const int32_t
                 if (mr <= 3)
                     _mm_prefetch((const char *)(w + 16 * u) + AHEAD, _MM_HINT_T0);
                 if (mr > 3 && t->fresh)
-                    _mm_prefetch((const char *)(w + 16 * u) + 2048, _MM_HINT_T0);
+                    _mm_prefetch((const char *)(w + 16 * u) + EC_NEAR_AHEAD, _MM_HINT_T0);
                 if (mr <= 3 && u % 2 == 0 && t->far)
                     _mm_prefetch((const char *)(w + 16 * u) + EC_FAR_AHEAD, _MM_HINT_T1);
 #pragma GCC unroll 12
@@ -50,7 +50,7 @@ EC_INLINE void tile(int mr, int unroll, const ec_gemm_f32_tile *t, const int32_t
             for (int i = 0; i < mr; i++)
                 acc[i][0] = _mm512_fmadd_ps(_mm512_set1_ps(t->x[(int64_t)*input * mr + i]), _mm512_loadu_ps(w), acc[i][0]);
     }
-    const __m512i relu = _mm512_set1_epi32(0x18181800); /* see gemm_s8c_avx512vnni.c */
+    const __m512i relu = _mm512_set1_epi32(0x18181800); /* see gemm_s8c_zmm.h */
     const __m512 bias = t->last ? _mm512_maskz_loadu_ps(mask, t->bias) : _mm512_set1_ps(-0.0f);
 #pragma GCC unroll 12
     for (int i = 0; i < mr; i++) {
