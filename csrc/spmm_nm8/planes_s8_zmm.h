@@ -3,6 +3,7 @@
  * An input's plane is a byte of each row. Interleaving the planes of four kept inputs gives the quads of 64 rows, 4 ZMM, for as many outputs as
  * there are registers for: 6 times 4 sums. */
 #include "../gemm_s8c/gemm_s8c_zmm.h"
+#include "../spmm_csr/turn_zmm.h"
 
 enum { NEAR = 4 }; /* quads to prefetch ahead: planes lie in L2 */
 
@@ -76,37 +77,6 @@ EC_INLINE void outputs(int first, int count, enum source source, enum ahead ahea
             _mm512_store_si512(sums + EC_PLANE * r + 16 * z, acc[r][z]);
 }
 
-/* Turns sums[16][16], 64 apart, so that v[i] is those of row i. */
-EC_INLINE void turn_sums(const int32_t *sums, __m512i v[16])
-{
-    __m512i a[16], b[16];
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; i++)
-        a[i] = _mm512_load_si512(sums + 64 * i);
-#pragma GCC unroll 8
-    for (int i = 0; i < 16; i += 2) {
-        b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
-        b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 16; i += 4)
-#pragma GCC unroll 2
-        for (int h = 0; h < 2; h++) {
-            a[i + 2 * h] = _mm512_unpacklo_epi64(b[i + h], b[i + 2 + h]);
-            a[i + 2 * h + 1] = _mm512_unpackhi_epi64(b[i + h], b[i + 2 + h]);
-        }
-    /* a[4 g + j], lane l: outputs 4 g .. 4 g + 3 of row 4 l + j */
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; j++) {
-        const __m512i low = _mm512_shuffle_i32x4(a[j], a[4 + j], 0x44), low2 = _mm512_shuffle_i32x4(a[8 + j], a[12 + j], 0x44);
-        const __m512i high = _mm512_shuffle_i32x4(a[j], a[4 + j], 0xEE), high2 = _mm512_shuffle_i32x4(a[8 + j], a[12 + j], 0xEE);
-        v[j] = _mm512_shuffle_i32x4(low, low2, 0x88);
-        v[4 + j] = _mm512_shuffle_i32x4(low, low2, 0xDD);
-        v[8 + j] = _mm512_shuffle_i32x4(high, high2, 0x88);
-        v[12 + j] = _mm512_shuffle_i32x4(high, high2, 0xDD);
-    }
-}
-
 EC_INLINE void finish_rows(const ec_planes_s8 *p)
 {
     const columns c = columns_of(&p->tile, 0);
@@ -114,12 +84,15 @@ EC_INLINE void finish_rows(const ec_planes_s8 *p)
     float *y = p->tile.y;
     const int64_t ldy = p->tile.ldy;
     for (int64_t row = 0, rows = p->rows; row < rows; row += 16, sx += 16) {
-        __m512i v[16];
-        turn_sums(p->sums + row, v);
+        __m512 v[16];
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++)
+            v[i] = _mm512_castsi512_ps(_mm512_load_si512(p->sums + EC_PLANE * i + row));
+        turn(v);
 #pragma GCC unroll 16
         for (int i = 0; i < 16; i++)
             if (row + i < rows) {
-                finish(c, v[i], sx[i], y);
+                finish(c, _mm512_castps_si512(v[i]), sx[i], y);
                 y += ldy;
             }
     }
