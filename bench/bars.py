@@ -26,7 +26,7 @@ from edgecomp.measure import report, shapes, timing
 
 IMPORT_ROUNDS, FIRST_ROUNDS = 15, 5
 CALM = 0.90  # of the arithmetic that a thread has shown so far: below it, something else is running
-ARITHMETIC = ("dot_s8", "chain_s8", "fma_f32")  # its peak per thread stays as it is; that of memory does not
+ARITHMETIC = ("tile_s8", "dot_s8", "chain_s8", "fma_f32")  # its peak per thread stays as it is; that of memory does not
 ATTEMPTS, PAUSE = 3, 3.0  # of a bar; seconds between them
 HEADER = "| op | (M,N,K) | against | threads | median | +- | rate | share | wanted | |"
 

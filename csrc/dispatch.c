@@ -1,5 +1,6 @@
 /* Which code runs: what the CPU has, and one table per op, best first. The first entry that the CPU has and the cap
  * permits is used for every call. To add a variant, add its line. */
+#define _GNU_SOURCE /* syscall */
 #include "activation/activation.h"
 #include "crc32/crc32.h"
 #include "gemm_f32/gemm_f32.h"
@@ -21,13 +22,17 @@
 #endif
 #ifdef EC_X86
 #include <cpuid.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #endif
 
 /* ---- the lines: position is the order of EDGECOMP_ISA ---------------------------------------------------------------- */
 
 #ifdef EC_X86
-enum { SCALAR, AVX2, AVXVNNI, AVXVNNI_EVEX, AVX512, AVX512VNNI, AVX512VBMI, AVX512FP16, ISA_COUNT };
-static const char *const ISA_NAMES[] = {"scalar", "avx2", "avxvnni", "avxvnni_evex", "avx512", "avx512vnni", "avx512vbmi", "avx512fp16"};
+enum { SCALAR, AVX2, AVXVNNI, AVXVNNI_EVEX, AVX512, AVX512VNNI, AVX512VBMI, AVX512FP16, AMX, ISA_COUNT };
+static const char *const ISA_NAMES[] = {"scalar", "avx2", "avxvnni", "avxvnni_evex", "avx512", "avx512vnni", "avx512vbmi", "avx512fp16", "amx"};
 #elif defined(EC_ARM64)
 enum { SCALAR, NEON, NEONDOT, I8MM, ISA_COUNT };
 static const char *const ISA_NAMES[] = {"scalar", "neon", "neondot", "i8mm"};
@@ -37,6 +42,17 @@ static const char *const ISA_NAMES[] = {"scalar"};
 #endif
 
 #ifdef EC_X86
+#ifdef __linux__
+/* Whether Linux gives this process the state of AMX, 8 KB a thread, for which it has to be asked. */
+static int may_use_tiles(void)
+{
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILE_DATA = 18 };
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA) == 0;
+}
+#else
+static int may_use_tiles(void) { return 0; }
+#endif
+
 static unsigned detect(void)
 {
     unsigned a, b, c, d, found = 1u << SCALAR;
@@ -56,6 +72,8 @@ static unsigned detect(void)
             found |= 1u << AVX512VNNI | 1u << AVXVNNI_EVEX | (c & bit_AVX512VBMI ? 1u << AVX512VBMI : 0);
         if (d & 1u << 23 && c & bit_AVX512VNNI && c & bit_GFNI) /* AVX512-FP16: every CPU with it has these */
             found |= 1u << AVX512FP16;
+        if (found & 1u << AVX512VNNI && (d >> 24 & 3) == 3 && (xcr0 >> 17 & 3) == 3 && may_use_tiles()) /* AMX-TILE, AMX-INT8 */
+            found |= 1u << AMX;
     }
     if (found & 1u << AVX2 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && a & 1u << 4) /* AVX-VNNI */
         found |= 1u << AVXVNNI;
@@ -91,10 +109,10 @@ static unsigned detect(void) { return 1u << SCALAR; }
 /* ---- op x ISA ------------------------------------------------------------------------------------------------------ */
 
 ec_gemm_s8c_tile_fn ec_gemm_s8c_tile_scalar, ec_gemm_s8c_tile_avx2, ec_gemm_s8c_tile_avxvnni, ec_gemm_s8c_tile_avxvnni_evex,
-    ec_gemm_s8c_tile_avx512vnni, ec_gemm_s8c_tile_neon, ec_gemm_s8c_tile_neondot, ec_gemm_s8c_tile_i8mm;
+    ec_gemm_s8c_tile_avx512vnni, ec_gemm_s8c_tile_amx, ec_gemm_s8c_tile_neon, ec_gemm_s8c_tile_neondot, ec_gemm_s8c_tile_i8mm;
 ec_gemm_f32_tile_fn ec_gemm_f32_tile_scalar, ec_gemm_f32_tile_avx2, ec_gemm_f32_tile_avx512, ec_gemm_f32_tile_neon;
 ec_quantize_rows_fn ec_quantize_rows_scalar, ec_quantize_rows_avx2, ec_quantize_rows_avx512, ec_quantize_rows_neon;
-ec_gemm_sg_tile_fn ec_gemm_s4g_tile_scalar, ec_gemm_s4g_tile_avx2, ec_gemm_s4g_tile_avx512vnni, ec_gemm_s4g_tile_avx512fp16, ec_gemm_s4g_tile_neondot,
+ec_gemm_sg_tile_fn ec_gemm_s4g_tile_scalar, ec_gemm_s4g_tile_avx2, ec_gemm_s4g_tile_avx512vnni, ec_gemm_s4g_tile_avx512fp16, ec_gemm_s4g_tile_amx, ec_gemm_s4g_tile_neondot,
     ec_gemm_s8g_tile_scalar, ec_gemm_s8g_tile_avx2, ec_gemm_s8g_tile_avx512vnni, ec_gemm_s8g_tile_neondot;
 ec_quantize_groups_fn ec_quantize_groups_scalar, ec_quantize_groups_avx2, ec_quantize_groups_avx512, ec_quantize_groups_neon;
 ec_expand_sg_fn ec_expand_sg_scalar, ec_expand_sg_avx2, ec_expand_sg_avx512, ec_expand_sg_neon;
@@ -126,6 +144,7 @@ extern const ec_kd_loss_impl ec_kd_loss_scalar, ec_kd_loss_avx2, ec_kd_loss_avx5
 
 static const struct { int isa; ec_gemm_s8c_impl impl; } GEMM_S8C[] = {
 #ifdef EC_X86
+    {AMX, {ec_gemm_s8c_tile_amx, .rows = EC_S8C_ROWS, .vecs = 2, .from = 8, .by_rows = 1, .flip = 0, .macs_per_ns = 1000}},
     {AVX512VNNI, {ec_gemm_s8c_tile_avx512vnni, .rows = 8, .vecs = 3, .flip = 0, .macs_per_ns = 200}},
     {AVXVNNI_EVEX, {ec_gemm_s8c_tile_avxvnni_evex, .rows = 6, .vecs = 1, .flip = 0, .macs_per_ns = 100}},
     {AVXVNNI, {ec_gemm_s8c_tile_avxvnni, .rows = 6, .vecs = 1, .flip = 0, .macs_per_ns = 100}},
@@ -150,6 +169,7 @@ static const struct { int isa; ec_gemm_f32_impl impl; } GEMM_F32[] = {
 
 static const struct { int isa; ec_gemm_sg_impl impl; } GEMM_S4G[] = {
 #ifdef EC_X86
+    {AMX, {ec_gemm_s4g_tile_amx, .rows = EC_SQUARES, .by_rows = 1, .macs_per_ns = 200}},
     {AVX512FP16, {ec_gemm_s4g_tile_avx512fp16, .rows = 6, .tall = EC_TALL_ROWS, .macs_per_ns = 150}},
     {AVX512VNNI, {ec_gemm_s4g_tile_avx512vnni, .rows = 6, .macs_per_ns = 150}},
     {AVX2, {ec_gemm_s4g_tile_avx2, .rows = 8, .macs_per_ns = 80}},
@@ -377,9 +397,17 @@ static unsigned lines(void)
     for (const unsigned u = lines(); !(u >> (table)[i].isa & 1); i++) \
     ;
 
-const ec_gemm_s8c_impl *ec_use_gemm_s8c(void) { CHOOSE(GEMM_S8C, i) return &GEMM_S8C[i].impl; }
+const ec_gemm_s8c_impl *ec_use_gemm_s8c(int64_t m)
+{
+    CHOOSE(GEMM_S8C, i)
+    return &GEMM_S8C[i + (m < GEMM_S8C[i].impl.from)].impl;
+}
 const ec_gemm_f32_impl *ec_use_gemm_f32(void) { CHOOSE(GEMM_F32, i) return &GEMM_F32[i].impl; }
-const ec_gemm_sg_impl *ec_use_gemm_s4g(void) { CHOOSE(GEMM_S4G, i) return &GEMM_S4G[i].impl; }
+const ec_gemm_sg_impl *ec_use_gemm_s4g(int64_t m, int64_t group)
+{
+    CHOOSE(GEMM_S4G, i)
+    return &GEMM_S4G[i + (GEMM_S4G[i].impl.by_rows && !ec_fills_squares(m, group))].impl;
+}
 const ec_gemm_sg_impl *ec_use_gemm_s8g(void) { CHOOSE(GEMM_S8G, i) return &GEMM_S8G[i].impl; }
 ec_quantize_groups_fn *ec_use_quantize_groups(void) { CHOOSE(QUANTIZE_GROUPS, i) return QUANTIZE_GROUPS[i].fn; }
 ec_expand_sg_fn *ec_use_expand_sg(void) { CHOOSE(EXPAND_SG, i) return EXPAND_SG[i].fn; }

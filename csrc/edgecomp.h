@@ -287,7 +287,7 @@ int64_t ec_first_nonfinite(const void *data, int64_t rows, int64_t per, int64_t 
 
 /* ---- this machine's peaks ------------------------------------------------------------------------------------------ */
 
-enum { EC_ROOF_DOT_S8, EC_ROOF_CHAIN_S8, EC_ROOF_FMA_F32, EC_ROOF_READ, EC_ROOF_COPY };
+enum { EC_ROOF_TILE_S8, EC_ROOF_DOT_S8, EC_ROOF_CHAIN_S8, EC_ROOF_FMA_F32, EC_ROOF_READ, EC_ROOF_COPY };
 
 /* Runs `reps` rounds of a loop that does nothing else on each of `threads` threads (the caller times it) and returns
  * what all of them did: operations (multiply and add count two each) or bytes (a copy counts both ways). READ: each

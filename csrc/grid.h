@@ -8,7 +8,8 @@
 
 enum {
     EC_BLOCK_ROWS = 256,       /* rows that pass by one group before the next group's turn */
-    EC_SECTION_BYTES = 3 << 20 /* of activations in a section, about */
+    EC_SECTION_L3 = 3 << 20, /* bytes of activations in a section, about, where L3 is to keep them */
+    EC_SECTION_L2 = 1 << 20  /* and L2, of 2 MB, which tiles that outrun L3 want */
 };
 
 typedef struct {
@@ -21,10 +22,10 @@ typedef struct {
 } ec_chunk;
 
 /* For `tiles` tiles of m rows, of which one has row_bytes in its panel; m and groups are positive. */
-static inline ec_grid ec_grid_of(int threads, int64_t groups, int64_t m, int64_t tiles, int64_t row_bytes)
+static inline ec_grid ec_grid_of(int threads, int64_t groups, int64_t m, int64_t tiles, int64_t row_bytes, int64_t section_bytes)
 {
     const int64_t wanted = threads == 1 ? 1 : ec_div_up((int64_t)EC_CHUNKS_PER_THREAD * threads, groups), least = ec_div_up(m, EC_BLOCK_ROWS);
-    const int64_t bytes = m * row_bytes, sections = bytes > EC_SECTION_BYTES ? EC_MIN(tiles, ec_div_up(bytes, EC_SECTION_BYTES)) : 1;
+    const int64_t bytes = m * row_bytes, sections = bytes > section_bytes ? EC_MIN(tiles, ec_div_up(bytes, section_bytes)) : 1;
     int64_t blocks = EC_MIN(tiles, wanted > least ? wanted : least);
     blocks = blocks > sections ? blocks : sections;
     return (ec_grid){.groups = groups, .tiles = tiles, .blocks = blocks, .section = ec_div_up(blocks, sections)};

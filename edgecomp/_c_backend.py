@@ -20,6 +20,7 @@ Float32 = npt.NDArray[np.float32]
 ACTIVATION_CODES = {None: lib.EC_ACT_NONE} | {name: getattr(lib, "EC_ACT_" + name.upper()) for name in reference.ACTIVATIONS}
 ISAS = tuple(ffi.string(lib.ec_isa_name(i)).decode() for i in range(lib.ec_isa_count()))
 ROOF_LOOPS = {
+    "tile_s8": lib.EC_ROOF_TILE_S8,
     "dot_s8": lib.EC_ROOF_DOT_S8,
     "chain_s8": lib.EC_ROOF_CHAIN_S8,
     "fma_f32": lib.EC_ROOF_FMA_F32,

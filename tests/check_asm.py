@@ -18,10 +18,11 @@ CSRC = Path(__file__).resolve().parent.parent / "csrc"
 NOTHING, READS, ALL = range(3)  # what a loop may do on the stack
 # What a loop of the op must contain to count; how many of it in the largest loop (the sums of the largest tile: fewer mean
 # that the tile was not unrolled); and what is no spilled sum: constants and a row's scale, of which there are more than
-# registers, in the AVX2 quantiser the bytes on their way to the panel, in the grouped AVX2 tiles the sums, by design, a few of
-# them where AVX2 multiplies grouped weights with three rows of floats, and the sums in double and row ends of the distillation loss,
-# the squares that are turned on their way to rows, the last entries of a weight, copied to where a whole turn may be read,
-# and the last 16 bytes of a CRC, which gcc's order of blocks draws into what looks like a loop.
+# registers, in the AMX tile of int4 the sums that tiles store, in the AVX2 quantiser the bytes on their way to the panel, in the
+# grouped AVX2 tiles the sums, by design, a few of them where AVX2 multiplies grouped weights with three rows of floats, and the
+# sums in double and row ends of the distillation loss, the squares that are turned on their way to rows, the last entries of a
+# weight, copied to where a whole turn may be read, and the last 16 bytes of a CRC, which gcc's order of blocks draws into what
+# looks like a loop.
 WORK = {
     ("gemm_s8c", "avx2"): ("vpmaddubsw", 12, NOTHING),
     ("gemm_s8c", "avxvnni"): ("vpdpbusd", 12, NOTHING),
@@ -29,6 +30,8 @@ WORK = {
     ("gemm_s4g", "avx2"): ("vpmaddubsw", 8, ALL),
     ("gemm_s4g", "avx512vnni"): ("vpdpbusd", 24, NOTHING),
     ("gemm_s4g", "avx512fp16"): ("vpdpbusd", 24, NOTHING),
+    ("gemm_s8c", "amx"): ("tdpbusd", 4, NOTHING),
+    ("gemm_s4g", "amx"): ("vcvtdq2ps", 16, READS),
     ("gemm_s8g", "avx2"): ("vpmaddubsw", 8, ALL),
     ("gemm_s8g", "avx512vnni"): ("vpdpbusd", 12, NOTHING),
     ("quantize_groups", "avx2"): ("vcvtps2dq", 2, NOTHING),
@@ -72,6 +75,7 @@ WORK = {
     ("kd_loss", "avx512"): ("vfmadd", 16, ALL),
     ("crc32", "avx2"): ("vpclmul", 8, ALL),
     ("crc32", "avx512"): ("vpclmul", 8, ALL),
+    ("roof", "amx"): ("tdpbusd", 4, NOTHING),
     ("roof", "avx2"): ("vfmadd|vpmaddwd", 8, NOTHING),
     ("roof", "avxvnni"): ("vpdpbusd", 12, NOTHING),
     ("roof", "avx512"): ("vfmadd", 12, NOTHING),
@@ -176,7 +180,7 @@ def kernels() -> list[tuple[Path, str, str]]:
     for source in sorted(CSRC.glob("*/*.c")):
         text = source.read_text()
         if "EC_TARGET_BEGIN" in text and "#ifdef EC_X86" in text:
-            name = re.fullmatch(r"(\w+?)_(avx2|avxvnni|avx512|avx512vnni|avx512vbmi|avx512fp16)(_\w+)?", source.stem)
+            name = re.fullmatch(r"(\w+?)_(avx2|avxvnni|avx512|avx512vnni|avx512vbmi|avx512fp16|amx)(_\w+)?", source.stem)
             assert name, f"{source.name}: the name does not say its op and ISA"
             found.append((source, name.group(1), name.group(2)))
     return found

@@ -167,7 +167,7 @@ def test_large_layers() -> None:
     result = demo.run(threads=1)
     assert [(form, row.shape) for form, row in result.layers] == [(form.name, shape) for shape in (WARM, COLD) for form in demo.LARGE]
     assert all(row.timing.share for _, row in result.layers)
-    assert {row.against for _, row in result.layers if row.cold} <= {"DRAM", "fma_f32", "dot_s8", "chain_s8"}
+    assert {row.against for _, row in result.layers if row.cold} <= {"DRAM", "fma_f32", "tile_s8", "dot_s8", "chain_s8"}
     assert [row.cold for _, row in result.layers] == [False] * len(demo.LARGE) + [True] * len(demo.LARGE)
     assert result.lacking == ()
 

@@ -216,7 +216,7 @@ static int run(job *j, int threads, void *workspace, size_t size)
         run_gemv(j);
         return EC_OK;
     }
-    j->grid = ec_grid_of(j->threads, j->groups, j->m, j->tiles, 4 * j->k);
+    j->grid = ec_grid_of(j->threads, j->groups, j->m, j->tiles, 4 * j->k, EC_SECTION_L3);
     ec_parallel(j->threads, ec_grid_chunks(&j->grid), gemm_chunk, j);
     return EC_OK;
 }

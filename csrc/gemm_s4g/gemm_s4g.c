@@ -22,7 +22,7 @@ typedef struct {
     const ec_gemm_sg_impl *impl;
     ec_quantize_groups_fn *quantize;
     ec_activation_fn *activation;
-    int64_t groups, strips, tiles;
+    int64_t groups, strips, tiles, row_bytes; /* of a row with its scales and sums */
     ec_grid grid; /* of strips */
     int8_t *panel;   /* workspace: activation panels, */
     float *permuted; /* then x in the weights' order */
@@ -33,11 +33,16 @@ size_t ec_record_bytes(const ec_grouped *w, int bits)
     return (size_t)ec_header_bytes(w) + (size_t)ec_div_up(w->group, bits == 4 ? 8 : 4) * EC_STRIP * 4;
 }
 
-static int64_t row_bytes(int64_t k, int64_t group) { return k == 0 ? 0 : ec_div_up(k, group) * ec_group_bytes(group, 1); }
+static int64_t row_bytes(int by_rows, int64_t k, int64_t group)
+{
+    const int64_t groups = ec_div_up(k, group);
+    return by_rows ? ec_grouped_row_bytes(groups, group) + 64 * ec_div_up(8 * groups, 64) : groups * ec_group_bytes(group, 1);
+}
 
 size_t ec_gemm_s4g_workspace(int64_t m, int64_t k, const ec_grouped *w)
 {
-    return (size_t)(m * row_bytes(k, w->group)) + (w->permutation ? 4 * (size_t)m * (size_t)k : 0) + 64;
+    const size_t rows = k == 0 ? 0 : (size_t)(m * row_bytes(1, k, w->group));
+    return rows + (w->permutation ? 4 * (size_t)m * (size_t)k : 0) + 128; /* of which tiles may read 64 behind the last sums */
 }
 size_t ec_gemm_s8g_workspace(int64_t m, int64_t k, const ec_grouped *w) { return ec_gemm_s4g_workspace(m, k, w); }
 
@@ -61,13 +66,8 @@ static void copy_rows(int mr, const job *j, int64_t row, int8_t *panel)
     }
 }
 
-static void pack_tile(void *ctx, int64_t tile, int thread)
+static void pack_panel(int mr, const job *j, int64_t row, int8_t *panel)
 {
-    (void)thread;
-    const job *j = ctx;
-    const int64_t row = ec_part(j->m, j->tiles, tile);
-    const int mr = (int)(ec_part(j->m, j->tiles, tile + 1) - row);
-    int8_t *panel = j->panel + row * row_bytes(j->k, j->w->group);
     if (!j->x) {
         copy_rows(mr, j, row, panel);
         return;
@@ -85,6 +85,36 @@ static void pack_tile(void *ctx, int64_t tile, int thread)
     j->quantize(mr, j->k, j->w->group, x, ldx, ec_sum_factor(j->bits, j->w->zero), panel);
 }
 
+/* A panel of each row, and its scales and sums taken out to those of the other rows. */
+static void pack_rows(int mr, const job *j, int64_t row, int8_t *rows)
+{
+    const int64_t group = j->w->group, ldx = ec_grouped_row_bytes(j->groups, group);
+    int8_t *scale = rows + mr * ldx, *sum = scale + 4 * mr * j->groups;
+    for (int i = 0; i < mr; i++) {
+        int8_t *to = rows + i * ldx;
+        const int8_t *panel = to;
+        pack_panel(1, j, row + i, to);
+        for (int64_t g = 0; g < j->groups; g++, panel += 8) {
+            for (int64_t p = 0; p < group; p += 16, to += 16, panel += 16) {
+                int8_t codes[16]; /* they move by less than that at first */
+                memcpy(codes, panel, 16);
+                memcpy(to, codes, 16);
+            }
+            memcpy(scale + 4 * (g * mr + i), panel, 4);
+            memcpy(sum + 4 * (g * mr + i), panel + 4, 4);
+        }
+    }
+}
+
+static void pack_tile(void *ctx, int64_t tile, int thread)
+{
+    (void)thread;
+    const job *j = ctx;
+    const int64_t row = ec_part(j->m, j->tiles, tile);
+    const int mr = (int)(ec_part(j->m, j->tiles, tile + 1) - row);
+    (j->impl->by_rows ? pack_rows : pack_panel)(mr, j, row, j->panel + row * j->row_bytes);
+}
+
 static void gemm_chunk(void *ctx, int64_t chunk, int thread)
 {
     (void)thread;
@@ -92,6 +122,7 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
     const ec_chunk own = ec_grid_at(&j->grid, chunk);
     const int64_t strip = own.group, col0 = strip * EC_STRIP;
     const int64_t record = (int64_t)ec_record_bytes(j->w, j->bits);
+    int mr_before = 0;
     const int ahead = ec_memory_is_far() ? 2 : own.tile1 - own.tile0 > 1; /* a tile alone loses by it where memory is near */
     for (int64_t tile = own.tile0; tile < own.tile1; tile++) {
         const int64_t row = ec_part(j->m, j->tiles, tile);
@@ -99,7 +130,7 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
         const ec_gemm_sg_tile t = {
             .groups = j->groups,
             .quads = j->w->group / 4,
-            .x = j->panel + row * row_bytes(j->k, j->w->group),
+            .x = j->panel + row * j->row_bytes,
             .w = (const uint8_t *)j->w->records + strip * j->groups * record,
             .record = record,
             .header = ec_header_bytes(j->w),
@@ -110,8 +141,11 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
             .ldy = j->ldy,
             .cols = (int)EC_MIN(j->n - col0, EC_STRIP),
             .relu = j->act == EC_ACT_RELU,
+            .same = mr == mr_before,
+            .more = tile + 1 < own.tile1,
             .ahead = tile == own.tile0 ? ahead : 0,
         };
+        mr_before = mr;
         j->impl->tile(mr, &t);
         if (j->act > EC_ACT_RELU)
             j->activation(j->act, mr, t.cols, t.y, t.ldy);
@@ -125,7 +159,7 @@ static int threads_for(const ec_gemm_sg_impl *impl, int bits, int64_t m, int64_t
     return ec_threads_that_pay(threads, compute > read ? compute : read);
 }
 
-int ec_gemm_s4g_threads(int64_t m, int64_t n, int64_t k, int threads) { return threads_for(ec_use_gemm_s4g(), 4, m, n, k, threads); }
+int ec_gemm_s4g_threads(int64_t m, int64_t n, int64_t k, int threads) { return threads_for(ec_use_gemm_s4g(m, 32), 4, m, n, k, threads); }
 int ec_gemm_s8g_threads(int64_t m, int64_t n, int64_t k, int threads) { return threads_for(ec_use_gemm_s8g(), 8, m, n, k, threads); }
 
 /* Rows of a tile. Tall ones unpack a code for more rows: they pay where one takes all rows, and in large groups, whose scales weigh less, where
@@ -142,19 +176,20 @@ static int run(job *j, int threads, void *workspace, size_t size)
         return EC_E_WORKSPACE;
     if (j->m == 0 || j->n == 0)
         return EC_OK;
-    j->impl = j->bits == 4 ? ec_use_gemm_s4g() : ec_use_gemm_s8g();
+    j->impl = j->bits == 4 ? ec_use_gemm_s4g(j->m, j->w->group) : ec_use_gemm_s8g();
     j->quantize = ec_use_quantize_groups();
     j->activation = ec_use_activation();
     j->groups = ec_div_up(j->k, j->w->group);
     j->strips = ec_div_up(j->n, EC_STRIP);
     j->tiles = ec_div_up(j->m, tile_rows(j));
+    j->row_bytes = row_bytes(j->impl->by_rows, j->k, j->w->group);
     j->panel = (int8_t *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
-    j->permuted = (float *)(void *)(j->panel + j->m * row_bytes(j->k, j->w->group));
+    j->permuted = (float *)(void *)(j->panel + j->m * j->row_bytes + 64);
 
     /* 0.1 ns to quantise a value */
     ec_parallel(ec_threads_that_pay(threads, 0.1 * (double)j->m * (double)j->k), j->tiles, pack_tile, j);
     threads = threads_for(j->impl, j->bits, j->m, j->n, j->k, threads);
-    j->grid = ec_grid_of(threads, j->strips, j->m, j->tiles, row_bytes(j->k, j->w->group));
+    j->grid = ec_grid_of(threads, j->strips, j->m, j->tiles, j->row_bytes, j->impl->by_rows ? EC_SECTION_L2 : EC_SECTION_L3);
     ec_parallel(threads, ec_grid_chunks(&j->grid), gemm_chunk, j);
     return EC_OK;
 }

@@ -5,11 +5,20 @@
 
 enum { EC_STRIP = 32 }; /* outputs of a record */
 
+enum { EC_SQUARES = 32 }; /* most rows of a tile by squares, of 16 x 16 outputs */
+
+/* Whether squares pay: at most a fifth of their rows stays empty, and a block of inputs holds a group. */
+static inline int ec_fills_squares(int64_t m, int64_t group) { return group <= 256 && ec_div_up(m, 16) * 16 * 4 <= 5 * m; }
+
+/* Bytes from row to row of x where a tile wants rows: an odd number of lines, so that rows do not share a few sets of the cache, and room for a panel
+ * of one row. The codes of mr rows, group after group, stand before float scale[groups][mr] and int32 sum[groups][mr], as in a panel. */
+static inline int64_t ec_grouped_row_bytes(int64_t groups, int64_t group) { return 64 * (ec_div_up(groups * ec_group_bytes(group, 1), 64) | 1); }
+
 /* One tile: mr rows of x times a strip of records. */
 typedef struct {
     int64_t groups;
     int quads;           /* of a group: a multiple of 4 */
-    const int8_t *x;     /* panel, see ec_group_bytes */
+    const int8_t *x;     /* panel, see ec_group_bytes; or rows, see ec_grouped_row_bytes */
     const uint8_t *w;    /* records of the strip */
     int64_t record;      /* bytes from one to the next */
     int header;          /* bytes before the codes */
@@ -18,6 +27,7 @@ typedef struct {
     float *y;            /* [mr][ldy] */
     int64_t ldy;
     int cols, relu;      /* columns that exist, 1 .. 32 */
+    int same, more;      /* the thread's tile before this one had as many rows; another comes after it: what is set up may stay */
     int ahead;           /* 1: ask for records ahead of their use, as no tile has had them before; 2: for some much farther ahead, too */
 } ec_gemm_sg_tile;
 typedef void ec_gemm_sg_tile_fn(int mr, const ec_gemm_sg_tile *t);
@@ -74,10 +84,12 @@ static inline float ec_record_weight(const uint8_t *record, const ec_grouped *w,
 typedef struct {
     ec_gemm_sg_tile_fn *tile;
     int rows;
-    int tall; /* or so many, where the driver finds that faster; 0 if never */
+    int tall;          /* or so many, where the driver finds that faster; 0 if never */
+    int by_rows;        /* whether it wants x by rows, in squares: ec_fills_squares */
     double macs_per_ns;
 } ec_gemm_sg_impl;
 
-const ec_gemm_sg_impl *ec_use_gemm_s4g(void);
+/* For m rows of x in groups of so many inputs. */
+const ec_gemm_sg_impl *ec_use_gemm_s4g(int64_t m, int64_t group);
 const ec_gemm_sg_impl *ec_use_gemm_s8g(void);
 #endif

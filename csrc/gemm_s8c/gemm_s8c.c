@@ -34,7 +34,7 @@ typedef struct {
     ec_quantize_rows_fn *quantize;
     ec_transpose_f32_fn *transpose;
     ec_activation_fn *activation;
-    int64_t panels, groups, tiles;
+    int64_t panels, groups, tiles, row_bytes;
     ec_grid grid;
     int threads;
     uint8_t *panel; /* workspace: activation panels, */
@@ -42,12 +42,21 @@ typedef struct {
     int32_t *zero;
 } job;
 
-size_t ec_gemm_s8c_workspace(int64_t m, int64_t k) { return (size_t)ec_panel_bytes(k, m) + 8 * (size_t)m + 192; }
+/* Bytes of a row that stays one: an odd number of lines, so that rows do not share a few sets of the cache. */
+static int64_t whole_row_bytes(int64_t k) { return 64 * (ec_div_up(k, 64) | 1); }
+
+size_t ec_gemm_s8c_workspace(int64_t m, int64_t k) { return (size_t)(whole_row_bytes(k) * m) + 8 * (size_t)m + 192; }
 
 /* Rows that are quantised already: the same panel by copying. Quads move as floats do, four bytes that nobody looks at. */
 static void copy_rows(int mr, const job *j, int64_t row, uint8_t *panel)
 {
     const uint8_t flip = j->impl->flip ^ j->flip_in, *x = j->xq + row * j->ldx;
+    if (mr == 1) {
+        for (int64_t p = 0; p < j->k; p++)
+            panel[p] = x[p] ^ flip;
+        memset(panel + j->k, 0, (size_t)(4 * j->quads - j->k)); /* whose weights are zeros */
+        return;
+    }
     const int64_t whole = mr == EC_MAX_ROWS && j->ldx % 4 == 0 && (uintptr_t)x % 4 == 0 ? j->k / 4 : 0;
     if (whole)
         j->transpose(mr, whole, (const float *)(const void *)x, j->ldx / 4, (float *)(void *)panel, mr);
@@ -64,17 +73,18 @@ static void pack_tile(void *ctx, int64_t tile, int thread)
     const job *j = ctx;
     const int64_t row = ec_part(j->m, j->tiles, tile);
     const int mr = (int)(ec_part(j->m, j->tiles, tile + 1) - row);
-    uint8_t *panel = j->panel + ec_panel_bytes(j->k, row);
-    if (j->x) {
-        j->quantize(mr, j->k, j->x + row * j->ldx, j->ldx, j->impl->flip, panel, j->sx + row, j->zero + row);
-        for (int i = 0; i < mr; i++)
-            j->zero[row + i] -= j->impl->flip;
-        return;
-    }
-    copy_rows(mr, j, row, panel);
+    const int each = j->impl->by_rows ? 1 : mr; /* a panel of one row is the row */
+    for (int64_t r = row; r < row + mr; r += each)
+        if (j->x)
+            j->quantize(each, j->k, j->x + r * j->ldx, j->ldx, j->impl->flip, j->panel + r * j->row_bytes, j->sx + r, j->zero + r);
+        else
+            copy_rows(each, j, r, j->panel + r * j->row_bytes);
     for (int64_t i = row; i < row + mr; i++) {
-        j->zero[i] = (j->xzero ? j->xzero[i] : j->flip_in) - j->impl->flip;
-        j->sx[i] = j->xscale ? j->xscale[i] : 1;
+        if (!j->x) {
+            j->zero[i] = j->xzero ? j->xzero[i] : j->flip_in;
+            j->sx[i] = j->xscale ? j->xscale[i] : 1;
+        }
+        j->zero[i] -= j->impl->flip;
     }
 }
 
@@ -120,14 +130,16 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
     const int64_t ahead0 = next > group && j->m > 3 ? ec_part(j->panels, j->groups, next) : j->panels;
     const char *ahead = (const char *)j->w + ahead0 * panel_bytes;
     const int64_t ahead_bytes = EC_MIN(j->panels - ahead0, nv) * panel_bytes / (tile1 - tile0) & -64;
-    float quantised[EC_MAX_ROWS * EC_TILE_COLS];
+    int mr_before = 0;
+    float quantised[EC_S8C_ROWS * EC_TILE_COLS];
 
     for (int64_t tile = tile0; tile < tile1; tile++, ahead += ahead_bytes) {
         const int64_t row = ec_part(j->m, j->tiles, tile);
         const int mr = (int)(ec_part(j->m, j->tiles, tile + 1) - row);
         const ec_gemm_s8c_tile t = {
             .quads = j->quads,
-            .x = j->panel + ec_panel_bytes(j->k, row),
+            .x = j->panel + row * j->row_bytes,
+            .ldx = j->row_bytes,
             .w = j->w + panel0 * panel_bytes,
             .panel = panel_bytes,
             .zero = j->zero + row,
@@ -144,7 +156,10 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
             .ahead_bytes = ahead_bytes,
             .far = ec_memory_is_far(),
             .fresh = tile == tile0,
+            .same = mr == mr_before,
+            .more = tile + 1 < tile1,
         };
+        mr_before = mr;
         if (j->k > EXACT_K && !j->yi)
             long_tile(j, mr, nv, &t);
         else
@@ -160,7 +175,7 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
 /* Bound by the products, or by reading the weights: 1/20 ns a byte. */
 int ec_gemm_s8c_threads(int64_t m, int64_t n, int64_t k, int threads)
 {
-    const double weights = (double)n * (double)k, compute = weights * (double)m / ec_use_gemm_s8c()->macs_per_ns;
+    const double weights = (double)n * (double)k, compute = weights * (double)m / ec_use_gemm_s8c(m)->macs_per_ns;
     return ec_threads_that_pay(threads, compute > 0.05 * weights ? compute : 0.05 * weights);
 }
 
@@ -170,7 +185,8 @@ static int run(job *j, int threads, void *workspace, size_t size)
         return EC_E_WORKSPACE;
     if (j->m == 0 || j->n == 0)
         return EC_OK;
-    j->impl = ec_use_gemm_s8c();
+    j->impl = ec_use_gemm_s8c(j->k > EXACT_K ? 1 : j->m); /* a long tile is one of few rows */
+    j->row_bytes = j->impl->by_rows ? whole_row_bytes(j->k) : ec_panel_bytes(j->k, 1);
     j->quantize = ec_use_quantize_rows();
     j->transpose = ec_use_transpose_f32();
     j->activation = ec_use_activation();
@@ -179,7 +195,7 @@ static int run(job *j, int threads, void *workspace, size_t size)
     j->groups = ec_div_up(j->panels, j->impl->vecs);
     j->tiles = ec_div_up(j->m, j->impl->rows);
     j->panel = (uint8_t *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
-    j->sx = (float *)(j->panel + ec_panel_bytes(j->k, j->m));
+    j->sx = (float *)(void *)(j->panel + j->m * j->row_bytes);
     j->zero = (int32_t *)(j->sx + j->m);
 
     /* 0.06 ns to quantise or copy a value */
@@ -189,7 +205,7 @@ static int run(job *j, int threads, void *workspace, size_t size)
             if (j->sx[i] != j->sx[i])
                 return EC_E_NONFINITE;
     j->threads = ec_gemm_s8c_threads(j->m, j->n, j->k, threads);
-    j->grid = ec_grid_of(j->threads, j->groups, j->m, j->tiles, ec_panel_bytes(j->k, 1));
+    j->grid = ec_grid_of(j->threads, j->groups, j->m, j->tiles, j->row_bytes, j->impl->by_rows ? EC_SECTION_L2 : EC_SECTION_L3);
     ec_parallel(j->threads, ec_grid_chunks(&j->grid), gemm_chunk, j);
     return EC_OK;
 }

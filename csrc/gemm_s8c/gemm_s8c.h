@@ -3,11 +3,14 @@
 #define EC_GEMM_S8C_H
 #include "../kernels.h"
 
+enum { EC_S8C_ROWS = 32 }; /* most rows a tile takes */
+
 /* One tile: mr rows of x times nv weight panels. Sums in int32, then either stored as they are (yi) or finished:
  * y = ((float(sum) * sx) * sw) + bias, NaN as 0x7FC00000, clamped from below if relu. */
 typedef struct {
     int64_t quads;       /* ceil(k / 4) */
-    const uint8_t *x;    /* [quads][mr][4]: bytes as the variant's `flip` says */
+    const uint8_t *x;    /* [quads][mr][4], or rows if the variant has them so: bytes as its `flip` says */
+    int64_t ldx;         /* bytes from row to row: a multiple of 64, of which what is beyond the quads may be anything */
     const int8_t *w;     /* nv panels of [quads][16][4], */
     int64_t panel;       /* bytes from one to the next */
     const int32_t *zero; /* [mr]: what to subtract from each byte of x */
@@ -23,15 +26,18 @@ typedef struct {
     int64_t ahead_bytes; /* a multiple of 64; 0 for none */
     int far;             /* memory is far: up to 3 rows ask for their weights ahead of their use */
     int fresh;           /* no tile has had these weights before: several rows ask for them a little ahead */
+    int same, more;      /* the thread's tile before this one had as many rows; another comes after it: what is set up may stay */
 } ec_gemm_s8c_tile;
 typedef void ec_gemm_s8c_tile_fn(int mr, int nv, const ec_gemm_s8c_tile *t);
 
 typedef struct {
     ec_gemm_s8c_tile_fn *tile;
     int rows, vecs;      /* the largest tile */
+    int from, by_rows;   /* the fewest rows of x that it is used for; whether it wants x by rows */
     uint8_t flip;        /* 0: the tile wants q as uint8; 0x80: it wants q - 128 as int8 */
     double macs_per_ns;  /* of one thread of a slow CPU that has the ISA: decides when threads pay */
 } ec_gemm_s8c_impl;
 
-const ec_gemm_s8c_impl *ec_use_gemm_s8c(void);
+/* For m rows of x. */
+const ec_gemm_s8c_impl *ec_use_gemm_s8c(int64_t m);
 #endif

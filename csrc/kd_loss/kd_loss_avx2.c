@@ -8,7 +8,6 @@ enum { LANES = 8, SIDE = 8 /* of what `turn` turns */ };
 typedef __m256 vf;
 EC_INLINE vf vfma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 EC_INLINE vf vmax(vf a, vf b) { return _mm256_max_ps(a, b); }
-EC_INLINE vf vmin(vf a, vf b) { return _mm256_min_ps(a, b); }
 EC_INLINE vf vpick(vf a, vf b, vf x, vf y) { return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_GT_OQ)); }
 EC_INLINE vf vlookup(const int32_t *table, vf at)
 {

@@ -12,7 +12,6 @@ enum { LANES = 16, SIDE = 8 /* of what `turn` turns */ };
 typedef __m512 vf;
 EC_INLINE vf vfma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 EC_INLINE vf vmax(vf a, vf b) { return _mm512_max_ps(a, b); }
-EC_INLINE vf vmin(vf a, vf b) { return _mm512_min_ps(a, b); }
 EC_INLINE vf vpick(vf a, vf b, vf x, vf y) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), y, x); }
 EC_INLINE vf vlookup(const int32_t *table, vf at)
 {

@@ -7,7 +7,6 @@ enum { LANES = 4, SIDE = 4 /* of what `turn` turns */ };
 typedef float32x4_t vf;
 EC_INLINE vf vfma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
 EC_INLINE vf vmax(vf a, vf b) { return vmaxq_f32(a, b); }
-EC_INLINE vf vmin(vf a, vf b) { return vminq_f32(a, b); }
 EC_INLINE vf vpick(vf a, vf b, vf x, vf y) { return vbslq_f32(vcgtq_f32(a, b), x, y); }
 EC_INLINE vf vlookup(const int32_t *table, vf at)
 {

@@ -5,7 +5,6 @@ enum { LANES = 1, SIDE = 1 /* of what `turn` turns */ };
 typedef float vf __attribute__((vector_size(4)));
 EC_INLINE vf vfma(vf a, vf b, vf c) { return a * b + c; } /* not fused: without an instruction fmaf is slow */
 EC_INLINE vf vmax(vf a, vf b) { return (vf){a[0] > b[0] ? a[0] : b[0]}; }
-EC_INLINE vf vmin(vf a, vf b) { return (vf){a[0] < b[0] ? a[0] : b[0]}; }
 EC_INLINE vf vpick(vf a, vf b, vf x, vf y) { return a[0] > b[0] ? x : y; }
 EC_INLINE vf vlookup(const int32_t *table, vf at)
 {

@@ -1,7 +1,7 @@
 /* This machine's peaks, so that "80 % of the machine" is a measurement. The loops stand in roof_<isa>.c. */
 #include "roof.h"
 
-extern ec_roof_fn ec_roof_dot_s8_avx512vnni, ec_roof_dot_s8_avxvnni, ec_roof_chain_s8_avx2, ec_roof_fma_f32_avx512, ec_roof_fma_f32_avx2, ec_roof_fma_f32_scalar,
+extern ec_roof_fn ec_roof_tile_s8_amx, ec_roof_dot_s8_avx512vnni, ec_roof_dot_s8_avxvnni, ec_roof_chain_s8_avx2, ec_roof_fma_f32_avx512, ec_roof_fma_f32_avx2, ec_roof_fma_f32_scalar,
     ec_roof_read_avx512, ec_roof_read_avx2, ec_roof_read_scalar, ec_roof_copy_scalar;
 extern ec_roof_fn ec_roof_dot_s8_i8mm, ec_roof_dot_s8_neondot, ec_roof_chain_s8_neon, ec_roof_fma_f32_neon, ec_roof_read_neon;
 
@@ -12,6 +12,7 @@ static const struct {
     ec_roof_fn *run;
 } table[] = {
 #ifdef EC_X86
+    {EC_ROOF_TILE_S8, "amx", ec_roof_tile_s8_amx},
     {EC_ROOF_DOT_S8, "avx512vnni", ec_roof_dot_s8_avx512vnni},
     {EC_ROOF_DOT_S8, "avxvnni", ec_roof_dot_s8_avxvnni},
     {EC_ROOF_CHAIN_S8, "avx2", ec_roof_chain_s8_avx2},

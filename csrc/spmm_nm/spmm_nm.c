@@ -234,7 +234,7 @@ static int run(job *j, int threads, void *workspace, size_t size)
     if (j->m == 0 || j->n == 0)
         return EC_OK;
     j->f32 = ec_use_gemm_f32();
-    j->s8c = ec_use_gemm_s8c();
+    j->s8c = ec_use_gemm_s8c(1);
     j->own = ec_use_spmm_nm();
     j->inputs = ec_use_nm_inputs();
     j->transpose = ec_use_transpose_f32();
@@ -256,7 +256,7 @@ static int run(job *j, int threads, void *workspace, size_t size)
     const int work = (int8 ? ec_spmm_nm8_threads : ec_spmm_nm_threads)(j->m, j->n, j->kept, threads);
     const int64_t values = 4 * j->w->block * EC_MIN(j->kept, step_of(j)) + 1; /* + 1: k may be 0 */
     j->group_blocks = !int8 && j->own->tile && j->tiles > 1 && values <= GROUP_BYTES ? EC_MIN(GROUP, GROUP_BYTES / values) : 1;
-    j->grid = ec_grid_of(work, ec_div_up(j->blocks, j->group_blocks), j->m, j->tiles, int8 ? ec_panel_bytes(j->k, 1) : 4 * j->k);
+    j->grid = ec_grid_of(work, ec_div_up(j->blocks, j->group_blocks), j->m, j->tiles, int8 ? ec_panel_bytes(j->k, 1) : 4 * j->k, EC_SECTION_L3);
     ec_parallel(work, ec_grid_chunks(&j->grid), nm_chunk, j);
     return EC_OK;
 }

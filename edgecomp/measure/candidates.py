@@ -134,6 +134,7 @@ OPS: dict[str, Callable[[Shape, int], tuple[Maker, int]]] = {
 }
 LEFT = {"linear_csr": 0.1, "linear_csr8": 0.1, "linear_nm": 0.5, "linear_nm8": 0.5, "linear_nm_b16": 0.5}
 """The share of a product's operations that zeros leave."""
+TILED, TILE_ROWS = ("linear_int8", "matmul_int8"), 8  # what AMX multiplies a scale per output with, and from how many rows on
 FLOAT32 = ("linear_f32", "numpy_f32", "linear_csr", "linear_nm", "linear_nm_b16")
 
 
@@ -148,10 +149,12 @@ def _probe(loop: str, threads: int, nbytes: int = 0) -> Probe:
     return _probe_under((variant("gemm_s8c"), variant("gemm_f32")), loop, threads, nbytes)
 
 
-def arithmetic(op: str, threads: int) -> str:
-    """The loop of an op's arithmetic on this CPU. int8: dot products where it has them, else multiply and add."""
+def arithmetic(op: str, shape: Shape, threads: int) -> str:
+    """The loop of an op's arithmetic on this CPU. int8: tiles or dot products where it has them, else multiply and add."""
     if op in FLOAT32:
         return "fma_f32"
+    if op in TILED and shape.m >= TILE_ROWS and _probe("tile_s8", threads).exists:
+        return "tile_s8"
     return "dot_s8" if _probe("dot_s8", threads).exists else "chain_s8"
 
 
@@ -172,7 +175,7 @@ def peak(against: str, shape: Shape, weight_bytes: int, threads: int) -> tuple[P
 
 def bound(op: str, shape: Shape, weight_bytes: int, threads: int, cold: bool) -> str:
     """Which peak bounds a product: what takes longer, its operations or reading its weights once, each at its peak now."""
-    compute, memory = arithmetic(op, threads), "DRAM" if cold else "cache"
+    compute, memory = arithmetic(op, shape, threads), "DRAM" if cold else "cache"
     computing, operations = peak(compute, shape, weight_bytes, threads)
     reading, nbytes = peak(memory, shape, weight_bytes, threads)
     if computing and reading and nbytes / reading() > LEFT.get(op, 1) * operations / computing():

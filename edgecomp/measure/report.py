@@ -20,8 +20,8 @@ from edgecomp.measure.timing import Timing
 
 THP = "/sys/kernel/mm/transparent_hugepage/enabled"
 
-PEAKS = {"dot_s8": "int8 dot product", "chain_s8": "int8 mul and add", "fma_f32": "float32 multiply-add"}
-BOUNDS = {"dot_s8": "int8 dot", "chain_s8": "int8 mul", "fma_f32": "f32 fma", "DRAM": "DRAM"}
+PEAKS = {"tile_s8": "int8 tile product", "dot_s8": "int8 dot product", "chain_s8": "int8 mul and add", "fma_f32": "float32 multiply-add"}
+BOUNDS = {"tile_s8": "int8 tile", "dot_s8": "int8 dot", "chain_s8": "int8 mul", "fma_f32": "f32 fma", "DRAM": "DRAM"}
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ HUGE_PAGE = 2 << 20
 PAGE = 4096  # what the loops want a size to be a multiple of
 DRAM_TOTAL = 1 << 30  # bytes, of all threads: at a quarter of it, a few per cent still come from a 32 MiB cache
 LEVELS = {"L1": 16 << 10, "L2": 512 << 10, "L3": 4 << 20}  # bytes of each thread
-UNITS = {"dot_s8": "GOP/s", "chain_s8": "GOP/s", "fma_f32": "GFLOP/s", "read": "GB/s", "copy": "GB/s"}
+UNITS = {"tile_s8": "GOP/s", "dot_s8": "GOP/s", "chain_s8": "GOP/s", "fma_f32": "GFLOP/s", "read": "GB/s", "copy": "GB/s"}
 PROBE_SECONDS = 0.01
 
 
@@ -77,7 +77,7 @@ _arena = _Arena()
 class Probe:
     """Measures one peak: each call runs one loop for about `seconds` and returns operations or bytes per second.
 
-    loop: "dot_s8", "chain_s8", "fma_f32", "read" or "copy".
+    loop: "tile_s8", "dot_s8", "chain_s8", "fma_f32", "read" or "copy".
     nbytes: that each thread reads (or copies: the bytes count both ways), rounded up to a multiple of 4096.
     exists: whether this CPU, under the cap in force, has the instructions; if not, every call gives 0.
     """
@@ -136,7 +136,7 @@ class Roof:
 def loops(threads: int) -> list[tuple[str, str, int]]:
     """What there is to measure: (name, loop, bytes of each thread)."""
     dram = dram_bytes(threads)
-    arithmetic = [(name, name, 0) for name in ("dot_s8", "chain_s8", "fma_f32")]
+    arithmetic = [(name, name, 0) for name in ("tile_s8", "dot_s8", "chain_s8", "fma_f32")]
     reads = [(f"read {level}", "read", nbytes) for level, nbytes in {**LEVELS, "DRAM": dram}.items()]
     return [*arithmetic, *reads, ("copy DRAM", "copy", dram // 2 // PAGE * PAGE)]
 

@@ -117,7 +117,7 @@ static void make_nothing(problem *p) { (void)p; }
 static void check_roof(const problem *p)
 {
     (void)p;
-    for (int loop = EC_ROOF_DOT_S8; loop <= EC_ROOF_COPY; loop++)
+    for (int loop = EC_ROOF_TILE_S8; loop <= EC_ROOF_COPY; loop++)
         for (int threads = 1; threads < 4; threads++) {
             const size_t bytes = 8192;
             float *a = place(X, bytes * (size_t)threads), *b = place(Y, bytes * (size_t)threads);

@@ -7,7 +7,7 @@
 
 static void check_split(int threads, int64_t groups, int64_t m, int64_t tiles, int64_t row_bytes)
 {
-    const ec_grid grid = ec_grid_of(threads, groups, m, tiles, row_bytes);
+    const ec_grid grid = ec_grid_of(threads, groups, m, tiles, row_bytes, EC_SECTION_L3);
     if (grid.blocks < 1 || grid.blocks > tiles || grid.section < 1)
         fail("%d threads, %lld rows of %lld bytes: %lld blocks of %lld tiles", threads, (long long)m, (long long)row_bytes,
              (long long)grid.blocks, (long long)tiles);
