@@ -18,5 +18,5 @@ EC_INLINE void ec_tile_release(void) { __asm__ volatile("tilerelease"); }
 #define EC_TILE_ZERO(t) __asm__ volatile("tilezero %tmm" #t)
 #define EC_TILE_LOAD(t, at, stride) __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t ::"r"(at), "r"((int64_t)(stride)) : "memory")
 #define EC_TILE_STORE(t, at, stride) __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" ::"r"(at), "r"((int64_t)(stride)) : "memory")
-/* c += a x b: "us" a without sign, b with; "su" the other way round. */
+/* c += a x b: "us" a without sign, b with; "ss" both with. */
 #define EC_TILE_DOT(us, c, a, b) __asm__ volatile("tdpb" us "d %tmm" #b ", %tmm" #a ", %tmm" #c)

@@ -42,7 +42,7 @@
 
 enum {
     EC_PANEL = 16,   /* weight columns (output features) in a panel: one ZMM, two YMM or four NEON vectors of 32-bit sums */
-    EC_MAX_ROWS = 8, /* most rows a tile takes */
+    EC_MAX_ROWS = 8, /* most rows a tile takes from a panel, but for EC_TALL_ROWS */
     EC_MAX_VECS = 3, /* most panels a tile takes */
     EC_TILE_COLS = EC_PANEL * EC_MAX_VECS,
     EC_MAX_THREADS = 1024
@@ -59,6 +59,9 @@ enum { EC_FAR_AHEAD = 16384 };
 enum { EC_NEAR_AHEAD = 2048 };
 
 static inline int64_t ec_div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* Bytes from row to row, for rows of so many: an odd number of lines, so that they do not share a few sets of the cache. */
+static inline int64_t ec_odd_lines(int64_t bytes) { return 64 * (ec_div_up(bytes, 64) | 1); }
 
 /* [0, total) cut into `parts` nearly equal ranges: where range i begins. Tiles of 5 + 5 rows beat 8 + 2. */
 static inline int64_t ec_part(int64_t total, int64_t parts, int64_t i) { return total / parts * i + EC_MIN(total % parts, i); }

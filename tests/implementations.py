@@ -21,7 +21,7 @@ CPU_FLAGS = {
     "avx512vnni": _AVX512 | {"avx512_vnni"},
     "avx512vbmi": _AVX512 | {"avx512_vnni", "avx512vbmi"},
     "avx512fp16": _AVX512 | {"avx512_fp16"},
-    "amx": _AVX512 | {"amx_tile", "amx_int8"},
+    "amx": _AVX512 | {"avx512_fp16", "amx_tile", "amx_int8"},
     "neon": {"asimd"},
     "neondot": {"asimd", "asimddp"},
     "i8mm": {"asimd", "asimddp", "i8mm"},

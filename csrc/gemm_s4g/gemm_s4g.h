@@ -10,9 +10,9 @@ enum { EC_SQUARES = 32 }; /* most rows of a tile by squares, of 16 x 16 outputs 
 /* Whether squares pay: at most a fifth of their rows stays empty, and a block of inputs holds a group. */
 static inline int ec_fills_squares(int64_t m, int64_t group) { return group <= 256 && ec_div_up(m, 16) * 16 * 4 <= 5 * m; }
 
-/* Bytes from row to row of x where a tile wants rows: an odd number of lines, so that rows do not share a few sets of the cache, and room for a panel
- * of one row. The codes of mr rows, group after group, stand before float scale[groups][mr] and int32 sum[groups][mr], as in a panel. */
-static inline int64_t ec_grouped_row_bytes(int64_t groups, int64_t group) { return 64 * (ec_div_up(groups * ec_group_bytes(group, 1), 64) | 1); }
+/* Bytes from row to row of x where a tile wants rows, with room for a panel of one row. The codes of mr rows, group after group, stand
+ * before float scale[groups][mr] and int32 sum[groups][mr], as in a panel. */
+static inline int64_t ec_grouped_row_bytes(int64_t groups, int64_t group) { return ec_odd_lines(groups * ec_group_bytes(group, 1)); }
 
 /* One tile: mr rows of x times a strip of records. */
 typedef struct {
@@ -84,7 +84,7 @@ static inline float ec_record_weight(const uint8_t *record, const ec_grouped *w,
 typedef struct {
     ec_gemm_sg_tile_fn *tile;
     int rows;
-    int tall;          /* or so many, where the driver finds that faster; 0 if never */
+    int tall;           /* or so many, where the driver finds that faster; 0 if never */
     int by_rows;        /* whether it wants x by rows, in squares: ec_fills_squares */
     double macs_per_ns;
 } ec_gemm_sg_impl;

@@ -6,28 +6,16 @@
 #include "gemm_s4g.h"
 #ifdef EC_X86
 #include <immintrin.h>
-EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,f16c,gfni,amx-tile,amx-int8")
+EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,gfni,amx-tile,amx-int8")
 
 #include "../amx.h"
+#include "../gemm_s4g/gemm_sg_avx512vnni.h"
 
 enum {
     SQUARE = 16,
     BLOCK_INPUTS = 256, /* whose tiles L1 holds beside rows, sums and y */
     QUADS = 16          /* of a tile at most */
 };
-
-EC_INLINE __m512i bcast(const void *x)
-{
-    int32_t v;
-    memcpy(&v, x, 4);
-    return _mm512_set1_epi32(v);
-}
-
-EC_INLINE __m512 floats(const uint8_t *record, int scale_bytes, int which, int v)
-{
-    const uint8_t *at = record + scale_bytes * (EC_STRIP * which + SQUARE * v);
-    return scale_bytes == 2 ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)at)) : _mm512_loadu_ps(at);
-}
 
 /* The codes of a record, of 16 columns, less their zeros, as rows of a tile: [quads][16][4]. A GFNI product takes a nibble out of a byte, and with a zero
  * of 8 it fills the upper bits with the inverse of the nibble's highest. */
@@ -78,7 +66,7 @@ EC_INLINE void products(int below, int parts, int quads, const int8_t *x, int64_
 
 /* Adds `groups` groups, from group0 on, to a square of y, which the first ones make. Rows that do not exist are computed from what stands there. */
 EC_INLINE void square(int below, int kind, int mr, int parts, const ec_gemm_sg_tile *t, int64_t group0, int64_t groups, const int8_t *codes, int v,
-                      float *square_of_y)
+                      __m512 *square_of_y)
 {
     const int quads = t->quads / parts;
     const int64_t group = 4 * t->quads, ldx = ec_grouped_row_bytes(t->groups, group);
@@ -89,7 +77,7 @@ EC_INLINE void square(int below, int kind, int mr, int parts, const ec_gemm_sg_t
     __m512 y[SQUARE];
 #pragma GCC unroll 16
     for (int i = 0; i < SQUARE; i++)
-        y[i] = group0 ? _mm512_load_ps(square_of_y + SQUARE * i) : _mm512_setzero_ps();
+        y[i] = group0 ? square_of_y[i] : _mm512_setzero_ps();
     if (groups)
         products(below, parts, quads, x, ldx, codes, sums[0][0]);
     for (int64_t g = 0; g < groups; g++, record += t->record, scale += 4 * mr, sum += 4 * mr) {
@@ -107,20 +95,7 @@ EC_INLINE void square(int below, int kind, int mr, int parts, const ec_gemm_sg_t
     }
 #pragma GCC unroll 16
     for (int i = 0; i < SQUARE; i++)
-        _mm512_store_ps(square_of_y + SQUARE * i, y[i]);
-}
-
-EC_INLINE void finish(int below, int mr, const ec_gemm_sg_tile *t, int v, const float *square_of_y)
-{
-    const __m512 nan = _mm512_castsi512_ps(_mm512_set1_epi32(0x7FC00000)); /* see gemm_s8c_zmm.h */
-    const __m512i fix = _mm512_set1_epi32(t->relu ? 0x18181800 : 0x11111100);
-    const int left = t->cols - SQUARE * v, rows = EC_MIN(mr - SQUARE * below, SQUARE);
-    const __mmask16 mask = left >= SQUARE ? 0xFFFF : (__mmask16)((1u << left) - 1);
-    const __m512 bias = _mm512_maskz_loadu_ps(mask, t->bias + SQUARE * v);
-    for (int i = 0; i < rows; i++) {
-        const __m512 y = _mm512_add_ps(_mm512_load_ps(square_of_y + SQUARE * i), bias);
-        _mm512_mask_storeu_ps(t->y + (SQUARE * below + i) * t->ldy + SQUARE * v, mask, _mm512_fixupimm_ps(nan, y, fix, 0));
-    }
+        square_of_y[i] = y[i];
 }
 
 /* The fewest equal parts of a group that tiles hold. */
@@ -132,7 +107,7 @@ static int parts_of(int quads)
     return parts;
 }
 
-EC_INLINE void tile(int kind, int mr, const ec_gemm_sg_tile *t)
+EC_INLINE void squares(int kind, int mr, const ec_gemm_sg_tile *t)
 {
     const int parts = parts_of(t->quads), group = 4 * t->quads, columns = t->cols > SQUARE ? 2 : 1;
     if (!t->same) {
@@ -141,7 +116,7 @@ EC_INLINE void tile(int kind, int mr, const ec_gemm_sg_tile *t)
         const ec_tile_config config = {.palette = 1, .row_bytes = {64, 64, wide, wide, 64}, .rows = {above, below, above, below, quads}};
         ec_tile_configure(&config);
     }
-    float y[2][2][SQUARE * SQUARE] __attribute__((aligned(64)));
+    __m512 y[2][2][SQUARE];
     int8_t codes[SQUARE * BLOCK_INPUTS] __attribute__((aligned(64)));
     int64_t g = 0;
     do { /* without a group, too: it makes y */
@@ -157,19 +132,21 @@ EC_INLINE void tile(int kind, int mr, const ec_gemm_sg_tile *t)
     } while (g < t->groups);
     if (!t->more)
         ec_tile_release();
+    ec_gemm_sg_tile lower = *t; /* the rows below */
+    lower.y += SQUARE * t->ldy;
     for (int v = 0; v < columns; v++) {
-        finish(0, mr, t, v, y[0][v]);
+        finish(EC_MIN(mr, SQUARE), t, v, y[0][v]);
         if (mr > SQUARE)
-            finish(1, mr, t, v, y[1][v]);
+            finish(mr - SQUARE, &lower, v, y[1][v]);
     }
 }
 
 void ec_gemm_s4g_tile_amx(int mr, const ec_gemm_sg_tile *t)
 {
     switch (t->zero) {
-    case EC_ZERO_MIDDLE: tile(EC_ZERO_MIDDLE, mr, t); break;
-    case EC_ZERO_POINT: tile(EC_ZERO_POINT, mr, t); break;
-    default: tile(EC_ZERO_OFFSET, mr, t);
+    case EC_ZERO_MIDDLE: squares(EC_ZERO_MIDDLE, mr, t); break;
+    case EC_ZERO_POINT: squares(EC_ZERO_POINT, mr, t); break;
+    default: squares(EC_ZERO_OFFSET, mr, t);
     }
 }
 EC_TARGET_END

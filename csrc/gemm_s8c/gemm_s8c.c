@@ -42,10 +42,7 @@ typedef struct {
     int32_t *zero;
 } job;
 
-/* Bytes of a row that stays one: an odd number of lines, so that rows do not share a few sets of the cache. */
-static int64_t whole_row_bytes(int64_t k) { return 64 * (ec_div_up(k, 64) | 1); }
-
-size_t ec_gemm_s8c_workspace(int64_t m, int64_t k) { return (size_t)(whole_row_bytes(k) * m) + 8 * (size_t)m + 192; }
+size_t ec_gemm_s8c_workspace(int64_t m, int64_t k) { return (size_t)(ec_odd_lines(k) * m) + 8 * (size_t)m + 192; }
 
 /* Rows that are quantised already: the same panel by copying. Quads move as floats do, four bytes that nobody looks at. */
 static void copy_rows(int mr, const job *j, int64_t row, uint8_t *panel)
@@ -186,7 +183,7 @@ static int run(job *j, int threads, void *workspace, size_t size)
     if (j->m == 0 || j->n == 0)
         return EC_OK;
     j->impl = ec_use_gemm_s8c(j->k > EXACT_K ? 1 : j->m); /* a long tile is one of few rows */
-    j->row_bytes = j->impl->by_rows ? whole_row_bytes(j->k) : ec_panel_bytes(j->k, 1);
+    j->row_bytes = j->impl->by_rows ? ec_odd_lines(j->k) : ec_panel_bytes(j->k, 1);
     j->quantize = ec_use_quantize_rows();
     j->transpose = ec_use_transpose_f32();
     j->activation = ec_use_activation();

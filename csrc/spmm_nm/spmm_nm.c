@@ -234,7 +234,7 @@ static int run(job *j, int threads, void *workspace, size_t size)
     if (j->m == 0 || j->n == 0)
         return EC_OK;
     j->f32 = ec_use_gemm_f32();
-    j->s8c = ec_use_gemm_s8c(1);
+    j->s8c = ec_use_gemm_s8c(1); /* gathered panels are for the tile of few rows */
     j->own = ec_use_spmm_nm();
     j->inputs = ec_use_nm_inputs();
     j->transpose = ec_use_transpose_f32();

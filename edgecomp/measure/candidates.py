@@ -134,7 +134,7 @@ OPS: dict[str, Callable[[Shape, int], tuple[Maker, int]]] = {
 }
 LEFT = {"linear_csr": 0.1, "linear_csr8": 0.1, "linear_nm": 0.5, "linear_nm8": 0.5, "linear_nm_b16": 0.5}
 """The share of a product's operations that zeros leave."""
-TILED, TILE_ROWS = ("linear_int8", "matmul_int8"), 8  # what AMX multiplies a scale per output with, and from how many rows on
+TILED, TILE_ROWS = ("linear_int8", "matmul_int8"), 8  # what AMX multiplies a scale per output with, and from how many rows on (dispatch.c)
 FLOAT32 = ("linear_f32", "numpy_f32", "linear_csr", "linear_nm", "linear_nm_b16")
 
 
