@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, njit, types
+from numba import njit, types
+from numba.core import cgutils
 from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
 
+I64 = ir.IntType(64)
 OPTIONS: dict[str, Any] = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
 helper = njit(**OPTIONS)
 
@@ -65,21 +68,37 @@ def flat(element: Any, writable: bool = False, dimensions: int = 1) -> Any:
     return types.Array(element, dimensions, "C", readonly=not writable)
 
 
+def _first(context: Any, b: Any, array: Any, value: Any, i: Any) -> tuple[Any, Any]:
+    """The array's structure, and the address of its element i, counted as if it were contiguous."""
+    structure = context.make_array(array)(context, b, value)
+    size = context.get_abi_sizeof(context.get_data_type(array.dtype))
+    return structure, b.add(b.ptrtoint(structure.data, I64), b.mul(i, ir.Constant(I64, size)))
+
+
+# Intrinsics, because each kernel has arrays of many types, for each of which a helper would be compiled: a fifth of the time that is.
+
+
 @intrinsic  # type: ignore[misc]
-def _pointer(typing: Any, address: Any) -> Any:
-    return types.voidptr(types.int64), lambda context, b, signature, args: b.inttoptr(args[0], ir.IntType(8).as_pointer())
-
-
-@helper
-def address(a: Any, i: int) -> int:
+def address(typing: Any, a: Any, i: Any) -> Any:
     """Of element i of a contiguous array, counted through all dimensions; signed, because Numba makes a float of a mixture."""
-    return np.int64(a.ctypes.data) + i * a.itemsize
+    return types.int64(a, types.int64), lambda context, b, signature, args: _first(context, b, signature.args[0], *args)[1]
 
 
-@helper
-def run(a: Any, i: int, first: int, count: int, dtype: Any) -> Any:
+@intrinsic  # type: ignore[misc]
+def run(typing: Any, a: Any, i: Any, first: Any, count: Any, dtype: Any) -> Any:
     """a[i, first : first + count] of a matrix of contiguous rows as a contiguous array, its bytes read as dtype."""
-    return carray(_pointer(address(a, first) + i * a.strides[0]), (count,), dtype)
+    view = types.Array(dtype.dtype, 1, "C")
+
+    def emit(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        value, i, first, count, _ = args
+        structure, start = _first(context, b, signature.args[0], value, first)
+        start = b.add(start, b.mul(i, cgutils.unpack_tuple(b, structure.strides)[0]))
+        element = context.get_data_type(view.dtype)
+        size, out = ir.Constant(I64, context.get_abi_sizeof(element)), context.make_array(view)(context, b)
+        populate_array(out, b.inttoptr(start, element.as_pointer()), [count], [size], size, None)  # the memory is not Numba's
+        return out._getvalue()
+
+    return view(a, types.int64, types.int64, types.int64, dtype), emit
 
 
 @helper

@@ -137,7 +137,7 @@ def _row(
 ) -> float:  # fmt: skip
     """The loss of a row that counts; its gradient to grad, if that has any elements."""
     n, ce = len(s), ce_weight != 0
-    key_s, key_t, low = loops.extremes(s.view(np.int32), t.view(np.int32))
+    key_s, key_t, low = loops.extremes(run(s, 0, 0, n, np.int32), run(t, 0, 0, n, np.int32))  # Numba's view() takes seconds to compile
     top = _float(key_s), _float(key_t)
     soft_s, soft_t, ratio = loops.in_bits(temperature), loops.in_bits(teacher_temperature), _f(temperature / teacher_temperature)
     inv = _f(soft_s[2]), _f(soft_t[2]), ratio

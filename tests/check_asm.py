@@ -187,9 +187,11 @@ def kernels() -> list[tuple[Path, str, str]]:
 
 
 def main() -> int:
-    print(f"{'file':44} {'loops':>6} {'arithmetic':>11} {'on stack':>9}")
-    failed = 0
-    for source, op, isa in kernels():
+    found = kernels()
+    absent = WORK.keys() - {(op, isa) for _, op, isa in found}
+    print(f"{'file':44} {'loops':>6} {'arithmetic':>11} {'on stack':>9}" + (f"  no file is {sorted(absent)}" if absent else ""))
+    failed = len(absent)
+    for source, op, isa in found:
         report = check(source, op, isa)
         print(f"{report.file:44} {report.loops:6} {len(report.work):11} {len(report.on_stack):9}  {report.problem}")
         failed += bool(report.problem)

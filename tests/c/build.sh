@@ -9,7 +9,8 @@
 #   build.sh emulate    the lines that the host lacks, on an emulated CPU with AVX-512 and VNNI; nothing to do where it has them
 #   build.sh aarch64    cross-built, on an emulated 64-bit ARM
 #
-# More arguments go to the program (--quick, --op=spmm_csr). The build is left in $OUT, by default a temporary folder.
+# More arguments go to the program (--quick, --op=spmm_csr). The build is left in $OUT, by default a temporary folder, where qemu takes
+# what native has left.
 set -euo pipefail
 
 kind=${1:?native, asan, tsan, qemu, clang, emulate or aarch64}
@@ -33,15 +34,16 @@ native)
     "$program" "$@"
     ;;
 asan)
-    build gcc -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
+    build gcc -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all
     "$program" "$@"
     ;;
 tsan)
-    build gcc -DNDEBUG -g -fsanitize=thread
+    build gcc -DNDEBUG -g1 -fsanitize=thread
     TSAN_OPTIONS=halt_on_error=1 "$program" "$@"
     ;;
 qemu)
-    build gcc -DNDEBUG
+    program=$out/conformance-native
+    [ -x "$program" ] || build gcc -DNDEBUG
     qemu-x86_64 -cpu max "$program" --need=avx2 --emulated "$@"
     ;;
 clang)
