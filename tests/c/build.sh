@@ -38,7 +38,7 @@ asan)
     "$program" "$@"
     ;;
 tsan)
-    build gcc -DNDEBUG -g1 -fsanitize=thread
+    build gcc -O1 -DNDEBUG -g1 -fsanitize=thread
     TSAN_OPTIONS=halt_on_error=1 "$program" "$@"
     ;;
 qemu)
