@@ -176,6 +176,7 @@ typedef struct {
     const void *derived[EC_CSR_KINDS];
 } ec_csr;
 int ec_csr_kind(int64_t m, int64_t n, int64_t k, const ec_csr *w);
+int ec_csr_by_token(int kind); /* Does that kernel take one row of x after the other? */
 size_t ec_csr_derived_bytes(int kind, int64_t n, int64_t k, const ec_csr *w);
 void ec_csr_derive(int kind, int64_t n, int64_t k, const ec_csr *w, void *memory);
 
@@ -187,7 +188,7 @@ int ec_spmm_csr(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, co
                 int64_t ldy, int threads, void *workspace, size_t size);
 
 /* y[n][ldy] = w b, b[k][ldb] of m columns: the bits of ec_spmm_csr for their transposes, with its workspace, and nothing is turned. w is derived
- * for m, as EC_CSR_BLOCKS or EC_CSR_PAIRS. */
+ * for m, in a form that is not read by token. */
 int ec_spmm_csr_columns(int64_t m, int64_t n, int64_t k, const float *b, int64_t ldb, const ec_csr *w, float *y, int64_t ldy, int threads,
                         void *workspace, size_t size);
 

@@ -296,7 +296,7 @@ def spmm_csr_columns(b: Float32, w: CSRWeight, y: Float32, threads: int = 0) -> 
     """y [N, M] = w @ b [K, M] where neither has to be turned. False: nothing is done, this weight is read by rows of x."""
     n, k = w.shape
     m = y.shape[1]
-    if w.scale is not None or w.derived is None or m < 2 or min(n, k) == 0 or lib.ec_csr_kind(m, n, k, _csr_pointers(w)) == lib.EC_CSR_ROWS:
+    if w.scale is not None or w.derived is None or min(m, n, k) == 0 or lib.ec_csr_by_token(lib.ec_csr_kind(m, n, k, _csr_pointers(w))):
         return False
     args = m, n, k, *_matrix(_FLOATS, b, m), _csr_struct(w, m), *_matrix(_FLOATS, y, m), threads
     while status := lib.ec_spmm_csr_columns(*args, _scratch.pointer, _scratch.size):

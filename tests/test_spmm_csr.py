@@ -52,6 +52,25 @@ def test_shapes(impl, density):
         assert_bits(y, wanted, (m, n, k))
 
 
+@pytest.mark.parametrize("n_k", [(37, 130), (64, 192)])
+@pytest.mark.parametrize("density", [0.07, 0.15, 0.3, 0.6])
+def test_a_few_tokens_read_one_by_one(impl, density, n_k):
+    """Where they are read as one alone is, the bits are those of each alone; and always in int8, whose rows may come quantised."""
+    w, x = matrix(*n_k, density), rng.standard_normal((26, n_k[1])).astype(f)
+    x[5] *= 1000
+    for a in (ec.to_csr(w), ec.to_csr(w, bits=8)):
+        given = [x] if a.scale is None else [x, ec.quantize_rows(x)]
+        alone = np.concatenate([ec.linear(x[i : i + 1], a, activation="relu") for i in range(len(x))])
+        form = [ec.explain(x[:m], a).notes[-1] for m in range(1, len(x) + 1)]
+        for m in range(2, len(x) + 1):
+            if a.scale is not None or form[m - 1] == form[0]:
+                for rows in given:
+                    part = rows[:m] if rows is x else ec.QuantizedRows(rows.q[:m], rows.scale[:m], rows.zero[:m])
+                    y, untouched = padded_output(m, n_k[0])
+                    assert_bits(np.ascontiguousarray(ec.linear(part, a, activation="relu", out=y)), alone[:m], m)
+                    assert untouched()
+
+
 def test_int8_is_dense_int8():
     """The zeros add nothing: the bits of Int8Weight, and of the loops that share no code with the package."""
     for m, n, k in SHAPES:

@@ -1,4 +1,4 @@
-/* The forms in which the kernels read a CSR weight for more than one token (for one: csr_masks.c, csr_sell.c): blocks of rows times blocks of
+/* The forms in which the kernels read a CSR weight for several tokens (for one: csr_masks.c, csr_sell.c): blocks of rows times blocks of
  * inputs, so that a block's activations stay in L1 and its sums in L2. EC_CSR_BLOCKS and, in int8, EC_CSR_SIGNED have the rows one by one, EC_CSR_PAIRS two by two.
  *
  *   int64 blocks_n, blocks_k, block_k, most_rows
@@ -36,22 +36,40 @@ static int64_t block_inputs(int kind, int64_t n, int64_t k, const ec_csr *w)
 /* One token reads the CSR arrays, or masks where two fifths of the weights are stored: spreading the values of eight inputs costs less than
  * fetching their activations one by one then, and a bit for each weight is less to read than the indices. In int8 it is 64 inputs that are
  * spread at once, and a sixteenth of the weights is enough. With AVX-512 slices take the place of rows, of matrices with wide indices only
- * where gathers are fast. Rows are read for several tokens too where blocks of inputs would be emptier than one entry a row, and int8 sums that need 64 bits. Pairs gain where two rows have inputs in common, and tokens
- * enough to fill the registers. */
+ * where gathers are fast. */
+static int one_token(int64_t n, int64_t k, const ec_csr *w)
+{
+    const int masks = w->codes ? density(n, k, w) >= 1. / 16 && ec_use_spmv_masks8() : density(n, k, w) >= 0.4 && ec_use_spmv_masks();
+    return w->codes && k > K_MAX ? EC_CSR_ROWS : masks ? EC_CSR_MASKS : ec_use_spmv_sell(w) ? EC_CSR_SELL : EC_CSR_ROWS;
+}
+
+/* How many tokens at most are read as one alone is: blocks take for two what they take for sixteen. int8 by masks meets four tokens at once, which
+ * takes as long whatever is stored; blocks take as long as that for a tenth of the weights. */
+static int64_t most_alone(int one, int64_t n, int64_t k, const ec_csr *w)
+{
+    const double tenths = 10 * density(n, k, w);
+    if (w->codes)
+        return one != EC_CSR_MASKS ? 1 : EC_MASKS8_TOKENS * (tenths < 1.5 ? 1 : (int64_t)(tenths + 0.5));
+    return one == EC_CSR_ROWS || tenths < 1 ? 1 : 2;
+}
+
+/* Rows are read for several tokens too where blocks of inputs would be emptier than one entry a row, and int8 sums that need 64 bits. Pairs
+ * gain where two rows have inputs in common, and tokens enough to fill the registers. */
 int ec_csr_kind(int64_t m, int64_t n, int64_t k, const ec_csr *w)
 {
     if (n == 0 || k == 0)
         return EC_CSR_ROWS;
-    if (m == 1) {
-        const int masks = w->codes ? density(n, k, w) >= 1. / 16 && ec_use_spmv_masks8() : density(n, k, w) >= 0.4 && ec_use_spmv_masks();
-        return w->codes && k > K_MAX ? EC_CSR_ROWS : masks ? EC_CSR_MASKS : ec_use_spmv_sell(w) ? EC_CSR_SELL : EC_CSR_ROWS;
-    }
+    const int one = one_token(n, k, w);
+    if (m <= most_alone(one, n, k, w))
+        return one;
     if ((w->codes && k > K_MAX) || w->indptr[n] < n * (ec_div_up(k, block_inputs(EC_CSR_BLOCKS, n, k, w)) - 1))
         return EC_CSR_ROWS;
     if (w->codes)
         return ec_use_csr8_finish() ? EC_CSR_SIGNED : EC_CSR_BLOCKS;
     return m > 32 && density(n, k, w) >= 0.15 && ec_use_csr_pairs() ? EC_CSR_PAIRS : EC_CSR_BLOCKS;
 }
+
+int ec_csr_by_token(int kind) { return kind == EC_CSR_ROWS || kind == EC_CSR_MASKS || kind == EC_CSR_SELL; }
 
 /* The row after a block that begins at `row`. */
 static int64_t block_end(int64_t n, const ec_csr *w, int64_t row)

@@ -1,4 +1,5 @@
-/* CSR weights times one token after another: rows as they are, by masks, or in slices, shared out by the number of entries. */
+/* CSR weights times one token after another: rows as they are, by masks (in int8 a few tokens at once), or in slices, shared out by the number
+ * of entries. */
 #include "spmm_csr.h"
 #include "../activation/activation.h"
 #include "../quantize_rows/quantize_rows.h"
@@ -8,14 +9,18 @@ enum { PAD = 64 /* inputs that masks address together, at most */ };
 
 typedef struct {
     int64_t n, k;
-    const float *x; /* the token */
-    const uint8_t *xq;
-    float sx;
-    int32_t zero;
+    int tokens;     /* taken together */
+    const float *x; /* the first of them; or NULL, and those that are quantised */
+    int64_t ldx;
+    const uint8_t *xq, *xzero;
+    const float *xscale;
+    float sx[EC_MASKS8_TOKENS];
+    int32_t zero[EC_MASKS8_TOKENS];
     const ec_csr *w;
     const float *bias;
     int act;
     float *y;
+    int64_t ldy;
     /* what ec_csr_by_rows plans */
     ec_spmv_csr_fn *spmv;
     ec_spmv_sell_fn *sell; /* or NULL, as the next */
@@ -23,11 +28,11 @@ typedef struct {
     ec_spmv_masks_fn *masks;
     ec_spmv_masks8_fn *masks8;
     int64_t chunks;
-    const float *vector; /* the token as the kernels read it, maybe in the workspace: */
+    const float *vector; /* the tokens as the kernels read them, maybe in the workspace: */
     uint8_t *row;
 } job;
 
-/* Up to PAD inputs after the last are zeros; and of int8 there is room for floats. */
+/* Up to PAD inputs after the last are zeros; int8 has room for floats, or for EC_MASKS8_TOKENS. */
 size_t ec_csr_rows_workspace(int64_t k) { return 64 + sizeof(float) * (size_t)(ec_div_up(k, PAD) * PAD); }
 
 /* 1/12 ns for an entry and a token; one token, or reading the weight, 0.4 ns an entry. */
@@ -49,7 +54,8 @@ static void rows_chunk(void *ctx, int64_t chunk, int thread)
         j->sell(w, &j->slices, j->n, ec_div_up(row0, 16), ec_div_up(row1, 16), j->vector, y);
     } else if (j->masks8) {
         const void *sum = w->derived[EC_CSR_MASKS];
-        j->masks8(w, j->n, ec_div_up(j->k, 64), sum, ec_csr_masks8(j->n, (void *)(uintptr_t)sum), row0, row1, j->row, j->zero, y + row0);
+        j->masks8(w, j->n, ec_div_up(j->k, 64), sum, ec_csr_masks8(j->n, (void *)(uintptr_t)sum), row0, row1, j->tokens, j->row, j->zero,
+                  y + row0, j->ldy);
     } else if (j->masks) {
         /* It reads past a row's entries: near the end of all there are the last rows read CSR. */
         int64_t last = row1;
@@ -59,48 +65,57 @@ static void rows_chunk(void *ctx, int64_t chunk, int thread)
         j->spmv(w, last, row1, j->vector, y + last);
     } else
         j->spmv(w, row0, row1, j->vector, y + row0);
-    if (w->codes)
-        for (int64_t r = row0; r < row1; r++)
-            y[r] = ec_canonical(y[r] * j->sx * w->scale[r] + (j->bias ? j->bias[r] : -0.0f));
-    else if (j->bias)
-        for (int64_t r = row0; r < row1; r++)
-            y[r] += j->bias[r];
-    for (int64_t r = row0; j->act == EC_ACT_RELU && r < row1; r++)
-        y[r] = y[r] <= 0 ? 0.0f : y[r];
-    if (j->act > EC_ACT_RELU && row1 > row0)
-        ec_use_activation()(j->act, 1, row1 - row0, y + row0, row1 - row0);
+    for (int t = 0; t < j->tokens; t++, y += j->ldy) {
+        if (w->codes)
+            for (int64_t r = row0; r < row1; r++)
+                y[r] = ec_canonical(y[r] * j->sx[t] * w->scale[r] + (j->bias ? j->bias[r] : -0.0f));
+        else if (j->bias)
+            for (int64_t r = row0; r < row1; r++)
+                y[r] += j->bias[r];
+        for (int64_t r = row0; j->act == EC_ACT_RELU && r < row1; r++)
+            y[r] = y[r] <= 0 ? 0.0f : y[r];
+        if (j->act > EC_ACT_RELU && row1 > row0)
+            ec_use_activation()(j->act, 1, row1 - row0, y + row0, row1 - row0);
+    }
 }
 
-/* int8: the token as it is quantised (room for ec_panel_bytes(k, 1)); its scale and zero point are there already if it is. */
-static void quantize_token(job *j, uint8_t *row)
+/* int8: token t as it is quantised (room for ec_panel_bytes(k, 1)); its scale and zero point. */
+static void quantize_token(job *j, int t, uint8_t *row)
 {
-    if (j->x)
-        ec_use_quantize_rows()(1, j->k, j->x, j->k, 0, row, &j->sx, &j->zero);
-    else
-        memcpy(row, j->xq, (size_t)j->k);
+    if (j->x) {
+        ec_use_quantize_rows()(1, j->k, j->x + t * j->ldx, j->ldx, 0, row, &j->sx[t], &j->zero[t]);
+        return;
+    }
+    memcpy(row, j->xq + t * j->k, (size_t)j->k);
+    j->sx[t] = j->xscale[t];
+    j->zero[t] = j->xzero[t];
 }
 
-/* What the kernels read of a token: floats, if need be with zeros behind; int8 for masks, likewise; else int8 as floats q - zero. */
-static void prepare_token(void *ctx, int64_t chunk, int thread)
+/* What the kernels read: floats, if need be with zeros behind; int8 for masks, likewise, of all tokens; else int8 as floats q - zero. */
+static void prepare_tokens(void *ctx, int64_t chunk, int thread)
 {
     (void)chunk, (void)thread;
     job *j = ctx;
+    const size_t rest = (size_t)(-j->k & (PAD - 1));
     j->vector = j->x;
     if (!j->w->codes) {
         if (!j->masks || j->k % 32 == 0)
             return;
         memcpy(j->row, j->x, (size_t)j->k * sizeof(float));
-        memset(j->row + sizeof(float) * (size_t)j->k, 0, (size_t)(-j->k & (PAD - 1)) * sizeof(float));
+        memset(j->row + sizeof(float) * (size_t)j->k, 0, rest * sizeof(float));
     } else if (j->masks8) {
-        quantize_token(j, j->row);
-        memset(j->row + j->k, 0, (size_t)(-j->k & (PAD - 1)));
+        uint8_t *row = j->row;
+        for (int t = 0; t < j->tokens; t++, row += ec_div_up(j->k, PAD) * PAD) {
+            quantize_token(j, t, row);
+            memset(row + j->k, 0, rest);
+        }
     } else {
         /* the q are at the end of that memory; each is read before it is written over */
         float *centred = (float *)(void *)j->row;
         uint8_t *q = j->row + 3 * ec_panel_bytes(j->k, 1);
-        quantize_token(j, q);
+        quantize_token(j, 0, q);
         for (int64_t c = 0; c < j->k; c++)
-            centred[c] = (float)(q[c] - j->zero);
+            centred[c] = (float)(q[c] - j->zero[0]);
     }
     j->vector = (const float *)(const void *)j->row;
 }
@@ -109,7 +124,7 @@ int ec_csr_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx,
                    const ec_csr *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace)
 {
     const int kind = ec_csr_kind(m, n, k, w), by_masks = kind == EC_CSR_MASKS && w->derived[EC_CSR_MASKS];
-    job j = {.n = n, .k = k, .w = w, .bias = bias, .act = act};
+    job j = {.n = n, .k = k, .ldx = ldx, .w = w, .bias = bias, .act = act, .ldy = ldy};
     j.spmv = ec_use_spmv_csr();
     if (kind == EC_CSR_SELL && w->derived[EC_CSR_SELL]) {
         j.sell = ec_use_spmv_sell(w);
@@ -120,15 +135,16 @@ int ec_csr_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx,
     j.row = (uint8_t *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
     threads = ec_csr_threads(1, (double)w->indptr[n], threads);
     j.chunks = threads == 1 ? 1 : EC_MIN(n, EC_CHUNKS_PER_THREAD * threads);
-    for (int64_t i = 0; i < m; i++) {
+    for (int64_t i = 0; i < m; i += j.tokens) {
+        j.tokens = j.masks8 ? (int)EC_MIN(EC_MASKS8_TOKENS, m - i) : 1;
         j.y = y + i * ldy;
         if (xq) {
             j.xq = xq + i * k;
-            j.sx = xscale[i];
-            j.zero = xzero[i];
+            j.xscale = xscale + i;
+            j.xzero = xzero + i;
         } else
             j.x = x + i * ldx;
-        ec_parallel(1, 1, prepare_token, &j); /* for its floating-point environment */
+        ec_parallel(1, 1, prepare_tokens, &j); /* for its floating-point environment */
         ec_parallel(threads, j.chunks, rows_chunk, &j);
     }
     return EC_OK;

@@ -272,7 +272,7 @@ static int run(job *j, int threads, void *memory, size_t size)
     j->quantize = ec_use_quantize_rows();
     j->activation = ec_use_activation();
     j->kind = ec_csr_kind(j->m, j->n, j->k, j->w);
-    if (j->m == 1 || j->kind == EC_CSR_ROWS || !j->w->derived[j->kind])
+    if (ec_csr_by_token(j->kind) || !j->w->derived[j->kind])
         return ec_csr_by_rows(j->m, j->n, j->k, j->x, j->ldx, j->xq, j->xscale, j->xzero, j->w, j->bias, j->act, j->y, j->ldy, threads, memory);
     const int whole = unit(j->m, int8), most = most_lanes(j);
     const int one = int8 && j->kind != EC_CSR_SIGNED ? EC_MIN(whole, EC_LANES8) : whole;
@@ -317,7 +317,7 @@ int ec_spmm_csr(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, co
 int ec_spmm_csr_columns(int64_t m, int64_t n, int64_t k, const float *b, int64_t ldb, const ec_csr *w, float *y, int64_t ldy, int threads,
                         void *memory, size_t size)
 {
-    assert(w->derived[ec_csr_kind(m, n, k, w)]);
+    assert(!ec_csr_by_token(ec_csr_kind(m, n, k, w)) && w->derived[ec_csr_kind(m, n, k, w)]);
     job j = {.m = m, .n = n, .k = k, .x = b, .ldx = ldb, .w = w, .y = y, .ldy = ldy, .columns = 1};
     return run(&j, threads, memory, size);
 }

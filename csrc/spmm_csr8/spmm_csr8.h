@@ -31,9 +31,11 @@ typedef struct {
 } ec_csr8_scales;
 typedef void ec_csr8_finish_fn(int64_t rows, int64_t tokens, const int32_t *sums, int64_t lanes, const ec_csr8_scales *s, float *y, int64_t ldy);
 
-/* ec_spmv_masks_fn in int8: `sum` and `mask` of ec_csr_masks, x as quantised, padded to 64 inputs `words` times. Sums are of (x - zero), rounded once. */
+/* ec_spmv_masks_fn in int8 and for a few tokens: `sum` and `mask` of ec_csr_masks; x as quantised, each token padded to 64 inputs `words` times.
+ * sums[tokens][ld] are of (x - zero), rounded once. */
+enum { EC_MASKS8_TOKENS = 4 };
 typedef void ec_spmv_masks8_fn(const ec_csr *w, int64_t n, int64_t words, const int32_t *sum, const uint64_t *mask, int64_t row0, int64_t row1,
-                               const uint8_t *x, int zero, float *sums);
+                               int tokens, const uint8_t *x, const int32_t *zero, float *sums, int64_t ld);
 
 ec_spmm_csr8_fn *ec_use_spmm_csr8(void);
 ec_pack_csr8_fn *ec_use_pack_csr8(void);

@@ -1,5 +1,5 @@
-/* int8 rows of a CSR weight times one quantised token by bit masks, AVX-512 VNNI and VBMI2: the codes of 64 inputs are spread to their places. Four
- * rows share the activations. */
+/* int8 rows of a CSR weight times a few quantised tokens by bit masks, AVX-512 VNNI and VBMI2: the codes of 64 inputs are spread to their places,
+ * once for all tokens. Four rows share the activations. */
 #include "spmm_csr8.h"
 #ifdef EC_X86
 #include <immintrin.h>
@@ -16,15 +16,20 @@ EC_INLINE __m512i spread(uint64_t bits, int count, int end, const int8_t *from)
 
 /* Sums of four rows; end: of the last ones, behind whose codes nothing may be read. `ahead` bytes of codes are asked for with every word, from the
  * next four rows on, and their masks. */
-EC_INLINE void four(int end, const int8_t *code[4], const uint64_t *mask, int64_t words, const uint8_t *x, const int8_t *next, int64_t ahead,
-                    int32_t sums[4])
+EC_INLINE void four(int tokens, int end, const int8_t *code[4], const uint64_t *mask, int64_t words, const uint8_t *x, const int8_t *next,
+                    int64_t ahead, int32_t sums[EC_MASKS8_TOKENS][4])
 {
-    __m512i acc[4];
+    __m512i acc[EC_MASKS8_TOKENS][4];
     EC_UNROLL(4)
-    for (int i = 0; i < 4; i++)
-        acc[i] = _mm512_setzero_si512();
+    for (int t = 0; t < tokens; t++)
+        EC_UNROLL(4)
+        for (int i = 0; i < 4; i++)
+            acc[t][i] = _mm512_setzero_si512();
     for (int64_t w = 0; w < words; w++, mask += 4, x += 64) {
-        const __m512i in = _mm512_loadu_si512(x);
+        __m512i in[EC_MASKS8_TOKENS];
+        EC_UNROLL(4)
+        for (int t = 0; t < tokens; t++)
+            in[t] = _mm512_loadu_si512(x + 64 * words * t);
         _mm_prefetch((const char *)(mask + 4 * words), _MM_HINT_T0);
         for (int64_t p = 0; p < ahead; p += 64) {
             _mm_prefetch((const char *)next + p, _MM_HINT_T0);
@@ -35,31 +40,47 @@ EC_INLINE void four(int end, const int8_t *code[4], const uint64_t *mask, int64_
         for (int i = 0; i < 4; i++) {
             const int count = (int)_mm_popcnt_u64(mask[i]);
             const __m512i v = spread(mask[i], count, end, code[i]);
-            __asm__("vpdpbusd %2,%1,%0" : "+v"(acc[i]) : "v"(in), "v"(v));
+            EC_UNROLL(4)
+            for (int t = 0; t < tokens; t++)
+                __asm__("vpdpbusd %2,%1,%0" : "+v"(acc[t][i]) : "v"(in[t]), "v"(v));
             code[i] += count;
         }
     }
     EC_UNROLL(4)
-    for (int i = 0; i < 4; i++)
-        sums[i] = _mm512_reduce_add_epi32(acc[i]);
+    for (int t = 0; t < tokens; t++)
+        EC_UNROLL(4)
+        for (int i = 0; i < 4; i++)
+            sums[t][i] = _mm512_reduce_add_epi32(acc[t][i]);
 }
 
-void ec_spmv_masks8_avx512vnni(const ec_csr *w, int64_t n, int64_t words, const int32_t *sum, const uint64_t *mask, int64_t row0, int64_t row1,
-                               const uint8_t *x, int zero, float *sums)
+EC_INLINE void rows(int tokens, const ec_csr *w, int64_t n, int64_t words, const int32_t *sum, const uint64_t *mask, int64_t row0, int64_t row1,
+                    const uint8_t *x, const int32_t *zero, float *sums, int64_t ld)
 {
     for (int64_t first = row0 / 4 * 4; first < row1; first += 4) {
         const int8_t *code[4];
-        int32_t found[4];
+        int32_t found[EC_MASKS8_TOKENS][4];
         for (int i = 0; i < 4; i++)
             code[i] = w->codes + w->indptr[EC_MIN(first + i, n)];
         const int8_t *next = w->codes + w->indptr[EC_MIN(first + 4, n)];
         const int64_t ahead = (next - code[0]) / words + 1;
         if (w->indptr[EC_MIN(first + 4, n)] + 64 <= w->indptr[n])
-            four(0, code, mask + first * words, words, x, next, ahead, found);
+            four(tokens, 0, code, mask + first * words, words, x, next, ahead, found);
         else
-            four(1, code, mask + first * words, words, x, next, ahead, found);
+            four(tokens, 1, code, mask + first * words, words, x, next, ahead, found);
         for (int64_t r = first > row0 ? first : row0; r < row1 && r < first + 4; r++)
-            sums[r - row0] = (float)(found[r - first] - zero * sum[r]);
+            for (int t = 0; t < tokens; t++)
+                sums[t * ld + r - row0] = (float)(found[t][r - first] - zero[t] * sum[r]);
+    }
+}
+
+void ec_spmv_masks8_avx512vnni(const ec_csr *w, int64_t n, int64_t words, const int32_t *sum, const uint64_t *mask, int64_t row0, int64_t row1,
+                               int tokens, const uint8_t *x, const int32_t *zero, float *sums, int64_t ld)
+{
+    switch (tokens) {
+    case 1: rows(1, w, n, words, sum, mask, row0, row1, x, zero, sums, ld); break;
+    case 2: rows(2, w, n, words, sum, mask, row0, row1, x, zero, sums, ld); break;
+    case 3: rows(3, w, n, words, sum, mask, row0, row1, x, zero, sums, ld); break;
+    default: rows(4, w, n, words, sum, mask, row0, row1, x, zero, sums, ld); break;
     }
 }
 EC_TARGET_END
