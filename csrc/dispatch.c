@@ -128,6 +128,7 @@ ec_spmv_csr_fn ec_spmv_csr_scalar, ec_spmv_csr_avx2, ec_spmv_csr_avx512, ec_spmv
 ec_spmv_sell_fn ec_spmv_sell_avx512fp16, ec_spmv_sell_avx512;
 ec_spmv_masks8_fn ec_spmv_masks8_avx512vnni;
 ec_spmv_masks_fn ec_spmv_masks_avx2, ec_spmv_masks_avx512;
+ec_spmm_masks_fn ec_spmm_masks_avx512;
 ec_spmm_nm_tile_fn ec_spmm_nm_tile_avx2, ec_spmm_nm_tile_avx512;
 ec_nm_inputs_fn ec_nm_inputs_scalar, ec_nm_inputs_avx512;
 ec_nm_lanes_fn ec_nm_lanes_avx512fp16;
@@ -250,12 +251,12 @@ static const struct { int isa; ec_spmv_csr_fn *fn; ec_spmv_sell_fn *sell, *sell_
     {SCALAR, ec_spmv_csr_scalar, NULL, NULL},
 };
 
-static const struct { int isa; ec_spmv_masks_fn *fn; } SPMV_MASKS[] = {
+static const struct { int isa; ec_spmv_masks_fn *fn; ec_spmm_masks_fn *few; } SPMV_MASKS[] = {
 #ifdef EC_X86
-    {AVX512, ec_spmv_masks_avx512},
-    {AVX2, ec_spmv_masks_avx2},
+    {AVX512, ec_spmv_masks_avx512, ec_spmm_masks_avx512},
+    {AVX2, ec_spmv_masks_avx2, NULL},
 #endif
-    {SCALAR, NULL}, /* rows of CSR */
+    {SCALAR, NULL, NULL}, /* rows of CSR */
 };
 
 static const struct { int isa; ec_spmv_masks8_fn *fn; } SPMV_MASKS8[] = {
@@ -422,6 +423,7 @@ ec_csr8_finish_fn *ec_use_csr8_finish(void) { CHOOSE(SPMM_CSR8, i) return SPMM_C
 ec_spmv_csr_fn *ec_use_spmv_csr(void) { CHOOSE(SPMV_CSR, i) return SPMV_CSR[i].fn; }
 ec_spmv_sell_fn *ec_use_spmv_sell(const ec_csr *w) { CHOOSE(SPMV_CSR, i) return w->short_indices ? SPMV_CSR[i].sell : SPMV_CSR[i].sell_wide; }
 ec_spmv_masks_fn *ec_use_spmv_masks(void) { CHOOSE(SPMV_MASKS, i) return SPMV_MASKS[i].fn; }
+ec_spmm_masks_fn *ec_use_spmm_masks(void) { CHOOSE(SPMV_MASKS, i) return SPMV_MASKS[i].few; }
 ec_spmv_masks8_fn *ec_use_spmv_masks8(void)
 {
     CHOOSE(SPMV_MASKS8, i)

@@ -181,7 +181,7 @@ size_t ec_csr_derived_bytes(int kind, int64_t n, int64_t k, const ec_csr *w);
 void ec_csr_derive(int kind, int64_t n, int64_t k, const ec_csr *w, void *memory);
 
 /* y = act(x w^T + bias), x and w float32: what x holds where w has no entry plays no part. The order of summation depends on w, the
- * ISA, and on m only by the kind above: the same bits for every thread count. */
+ * ISA, and on m only by the kind above and by whether it is 1: the same bits for every thread count. */
 size_t ec_spmm_csr_workspace(int64_t m, int64_t k, int threads);
 int ec_spmm_csr_threads(int64_t m, int64_t n, int64_t k, int threads); /* for n * k entries */
 int ec_spmm_csr(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const ec_csr *w, const float *bias, int act, float *y,

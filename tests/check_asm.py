@@ -54,6 +54,7 @@ WORK = {
     ("csr_turn", "avx512"): ("vshuff", 32, ALL),
     ("spmv_masks", "avx2"): ("vfmadd", 4, NOTHING),
     ("spmv_masks", "avx512"): ("vfmadd", 2, NOTHING),
+    ("spmm_masks", "avx512"): ("vfmadd", 32, NOTHING),
     ("spmm_csr8", "avx2"): ("vpmaddwd", 4, NOTHING),
     ("spmm_csr8", "avxvnni"): ("vpdpbusd", 4, NOTHING),
     ("spmm_csr8", "avx512vnni"): ("vpdpbusd", 4, NOTHING),

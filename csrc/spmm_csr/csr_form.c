@@ -43,13 +43,13 @@ static int one_token(int64_t n, int64_t k, const ec_csr *w)
     return w->codes && k > K_MAX ? EC_CSR_ROWS : masks ? EC_CSR_MASKS : ec_use_spmv_sell(w) ? EC_CSR_SELL : EC_CSR_ROWS;
 }
 
-/* How many tokens at most are read as one alone is: blocks take for two what they take for sixteen. int8 by masks meets four tokens at once, which
- * takes as long whatever is stored; blocks take as long as that for a tenth of the weights. */
-static int64_t most_alone(int one, int64_t n, int64_t k, const ec_csr *w)
+/* Of several tokens: blocks take for two what they take for sixteen. Masks are read once for four tokens, which takes as long whatever is stored:
+ * in float32 as long as blocks of a seventh of the weights, in int8 of a tenth. Slices are read twice for two. */
+static int64_t most_by_token(int one, int64_t n, int64_t k, const ec_csr *w)
 {
     const double tenths = 10 * density(n, k, w);
     if (w->codes)
-        return one != EC_CSR_MASKS ? 1 : EC_MASKS8_TOKENS * (tenths < 1.5 ? 1 : (int64_t)(tenths + 0.5));
+        return one != EC_CSR_MASKS ? 1 : EC_MASKS_TOKENS * (tenths < 1.5 ? 1 : (int64_t)(tenths + 0.5));
     return one == EC_CSR_ROWS || tenths < 1 ? 1 : 2;
 }
 
@@ -59,8 +59,10 @@ int ec_csr_kind(int64_t m, int64_t n, int64_t k, const ec_csr *w)
 {
     if (n == 0 || k == 0)
         return EC_CSR_ROWS;
+    if (m > 1 && m <= EC_MASKS_TOKENS && !w->codes && density(n, k, w) >= 0.15 && ec_use_spmm_masks())
+        return EC_CSR_MASKS;
     const int one = one_token(n, k, w);
-    if (m <= most_alone(one, n, k, w))
+    if (m <= most_by_token(one, n, k, w))
         return one;
     if ((w->codes && k > K_MAX) || w->indptr[n] < n * (ec_div_up(k, block_inputs(EC_CSR_BLOCKS, n, k, w)) - 1))
         return EC_CSR_ROWS;

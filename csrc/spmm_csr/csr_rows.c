@@ -1,11 +1,15 @@
 /* CSR weights times one token after another: rows as they are, by masks (in int8 a few tokens at once), or in slices, shared out by the number
- * of entries. */
+ * of entries. A few tokens meet each share of the rows while it is in L2. */
 #include "spmm_csr.h"
 #include "../activation/activation.h"
 #include "../quantize_rows/quantize_rows.h"
 #include "../spmm_csr8/spmm_csr8.h"
 
-enum { PAD = 64 /* inputs that masks address together, at most */ };
+enum {
+    PAD = 64, /* inputs that masks address together, at most */
+    TOKENS = EC_MASKS_TOKENS,
+    SHARE = 1 << 16 /* entries, 6 or 8 bytes each */
+};
 
 typedef struct {
     int64_t n, k;
@@ -14,8 +18,8 @@ typedef struct {
     int64_t ldx;
     const uint8_t *xq, *xzero;
     const float *xscale;
-    float sx[EC_MASKS8_TOKENS];
-    int32_t zero[EC_MASKS8_TOKENS];
+    float sx[TOKENS];
+    int32_t zero[TOKENS];
     const ec_csr *w;
     const float *bias;
     int act;
@@ -26,19 +30,44 @@ typedef struct {
     ec_spmv_sell_fn *sell; /* or NULL, as the next */
     ec_sell slices;
     ec_spmv_masks_fn *masks;
+    ec_spmm_masks_fn *few;
+    int finite;
     ec_spmv_masks8_fn *masks8;
     int64_t chunks;
     const float *vector; /* the tokens as the kernels read them, maybe in the workspace: */
+    int64_t ldv;
     uint8_t *row;
 } job;
 
-/* Up to PAD inputs after the last are zeros; int8 has room for floats, or for EC_MASKS8_TOKENS. */
+/* Up to PAD inputs after the last are zeros; int8 has room for floats, or for TOKENS. Several of floats: see spmm_csr.c. */
 size_t ec_csr_rows_workspace(int64_t k) { return 64 + sizeof(float) * (size_t)(ec_div_up(k, PAD) * PAD); }
 
 /* 1/12 ns for an entry and a token; one token, or reading the weight, 0.4 ns an entry. */
 int ec_csr_threads(double m, double entries, int threads)
 {
     return ec_threads_that_pay(threads, entries * (m / 12 > 0.4 ? m / 12 : 0.4));
+}
+
+/* Where those of the rows end that are read by masks, which reads past a row's entries: near the end of all there are the last are read CSR. */
+static int64_t masked_rows(const ec_csr *w, int64_t n, int64_t row0, int64_t row1)
+{
+    while (row1 > row0 && w->indptr[row1] + 8 > w->indptr[n])
+        row1--;
+    return row1;
+}
+
+/* Rows row0 .. row1 - 1 of one token x. */
+static void one_token(const job *j, int64_t row0, int64_t row1, const float *x, float *y)
+{
+    const ec_csr *w = j->w;
+    if (j->sell)
+        j->sell(w, &j->slices, j->n, ec_div_up(row0, 16), ec_div_up(row1, 16), x, y);
+    else if (j->masks) {
+        const int64_t last = masked_rows(w, j->n, row0, row1);
+        j->masks(w, w->derived[EC_CSR_MASKS], ec_div_up(j->k, 32), row0, last, x, y + row0);
+        j->spmv(w, last, row1, x, y + last);
+    } else
+        j->spmv(w, row0, row1, x, y + row0);
 }
 
 static void rows_chunk(void *ctx, int64_t chunk, int thread)
@@ -51,20 +80,19 @@ static void rows_chunk(void *ctx, int64_t chunk, int thread)
     if (j->sell) { /* whole windows, whose rows are not in order */
         row0 = EC_MIN(j->n, ec_div_up(row0, EC_SELL_WINDOW) * EC_SELL_WINDOW);
         row1 = EC_MIN(j->n, ec_div_up(row1, EC_SELL_WINDOW) * EC_SELL_WINDOW);
-        j->sell(w, &j->slices, j->n, ec_div_up(row0, 16), ec_div_up(row1, 16), j->vector, y);
-    } else if (j->masks8) {
+    }
+    if (j->masks8) {
         const void *sum = w->derived[EC_CSR_MASKS];
         j->masks8(w, j->n, ec_div_up(j->k, 64), sum, ec_csr_masks8(j->n, (void *)(uintptr_t)sum), row0, row1, j->tokens, j->row, j->zero,
                   y + row0, j->ldy);
-    } else if (j->masks) {
-        /* It reads past a row's entries: near the end of all there are the last rows read CSR. */
-        int64_t last = row1;
-        while (last > row0 && w->indptr[last] + 8 > w->indptr[j->n])
-            last--;
-        j->masks(w, w->derived[EC_CSR_MASKS], ec_div_up(j->k, 32), row0, last, j->vector, y + row0);
-        j->spmv(w, last, row1, j->vector, y + last);
+    } else if (j->few) {
+        const int64_t last = masked_rows(w, j->n, row0, row1);
+        j->few(w, w->derived[EC_CSR_MASKS], ec_div_up(j->k, 32), row0, last, j->tokens, j->finite, j->vector, j->ldv, y + row0, j->ldy);
+        for (int t = 0; t < j->tokens; t++)
+            j->spmv(w, last, row1, j->vector + t * j->ldv, y + t * j->ldy + last);
     } else
-        j->spmv(w, row0, row1, j->vector, y + row0);
+        for (int t = 0; t < j->tokens; t++)
+            one_token(j, row0, row1, j->vector + t * j->ldv, y + t * j->ldy);
     for (int t = 0; t < j->tokens; t++, y += j->ldy) {
         if (w->codes)
             for (int64_t r = row0; r < row1; r++)
@@ -91,18 +119,37 @@ static void quantize_token(job *j, int t, uint8_t *row)
     j->zero[t] = j->xzero[t];
 }
 
-/* What the kernels read: floats, if need be with zeros behind; int8 for masks, likewise, of all tokens; else int8 as floats q - zero. */
+static int is_finite(const float *x, int64_t k)
+{
+    uint32_t found = 0;
+    for (int64_t c = 0; c < k; c++) {
+        uint32_t bits;
+        memcpy(&bits, x + c, 4);
+        found |= (bits & 0x7FFFFFFF) + 0x00800000; /* the largest exponent overflows */
+    }
+    return found >> 31 == 0;
+}
+
+/* What the kernels read: floats, if need be with zeros behind; int8 for masks, likewise; else int8, one token, as floats q - zero. */
 static void prepare_tokens(void *ctx, int64_t chunk, int thread)
 {
     (void)chunk, (void)thread;
     job *j = ctx;
     const size_t rest = (size_t)(-j->k & (PAD - 1));
     j->vector = j->x;
+    j->ldv = j->ldx;
+    j->finite = 1;
+    for (int t = 0; j->few && t < j->tokens; t++)
+        j->finite &= is_finite(j->x + t * j->ldx, j->k);
     if (!j->w->codes) {
         if (!j->masks || j->k % 32 == 0)
             return;
-        memcpy(j->row, j->x, (size_t)j->k * sizeof(float));
-        memset(j->row + sizeof(float) * (size_t)j->k, 0, rest * sizeof(float));
+        float *row = (float *)(void *)j->row;
+        j->ldv = ec_div_up(j->k, PAD) * PAD;
+        for (int t = 0; t < j->tokens; t++, row += j->ldv) {
+            memcpy(row, j->x + t * j->ldx, (size_t)j->k * sizeof *row);
+            memset(row + j->k, 0, rest * sizeof *row);
+        }
     } else if (j->masks8) {
         uint8_t *row = j->row;
         for (int t = 0; t < j->tokens; t++, row += ec_div_up(j->k, PAD) * PAD) {
@@ -131,12 +178,15 @@ int ec_csr_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx,
         j.slices = ec_csr_open_sell(n, w, w->derived[EC_CSR_SELL]);
     }
     j.masks = by_masks && !w->codes ? ec_use_spmv_masks() : NULL;
+    j.few = j.masks && m > 1 ? ec_use_spmm_masks() : NULL;
     j.masks8 = by_masks && w->codes ? ec_use_spmv_masks8() : NULL;
     j.row = (uint8_t *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
     threads = ec_csr_threads(1, (double)w->indptr[n], threads);
-    j.chunks = threads == 1 ? 1 : EC_MIN(n, EC_CHUNKS_PER_THREAD * threads);
+    const int together = !w->codes || j.masks8 ? TOKENS : 1;
+    const int64_t shares = m > 1 && !w->codes ? w->indptr[n] / SHARE : 0, least = threads == 1 ? 1 : EC_CHUNKS_PER_THREAD * threads;
+    j.chunks = EC_MIN(n, shares > least ? shares : least);
     for (int64_t i = 0; i < m; i += j.tokens) {
-        j.tokens = j.masks8 ? (int)EC_MIN(EC_MASKS8_TOKENS, m - i) : 1;
+        j.tokens = (int)EC_MIN(together, m - i);
         j.y = y + i * ldy;
         if (xq) {
             j.xq = xq + i * k;

@@ -35,6 +35,11 @@ typedef void ec_spmv_csr_fn(const ec_csr *w, int64_t row0, int64_t row1, const f
 /* The same from the masks of w, float32: row r has 4 * words bytes of them. May read 32 bytes from the last entry of these rows on. */
 typedef void ec_spmv_masks_fn(const ec_csr *w, const uint8_t *mask, int64_t words, int64_t row0, int64_t row1, const float *x, float *sums);
 
+/* For a few tokens x[tokens][ldx] of 32 * words inputs, to sums[tokens][ld]. finite: all x is. Each sum has the same bits whatever it is with. */
+enum { EC_MASKS_TOKENS = 4 };
+typedef void ec_spmm_masks_fn(const ec_csr *w, const uint8_t *mask, int64_t words, int64_t row0, int64_t row1, int tokens, int finite,
+                              const float *x, int64_t ldx, float *sums, int64_t ld);
+
 /* A weight in slices of 16 rows: see csr_sell.c. */
 typedef struct {
     int64_t entry, tail; /* where its entries begin, and its part of `active` */
@@ -102,4 +107,5 @@ ec_csr_finish_fn *ec_use_csr_finish(void); /* or NULL */
 ec_spmv_csr_fn *ec_use_spmv_csr(void);
 ec_spmv_sell_fn *ec_use_spmv_sell(const ec_csr *w); /* or NULL */
 ec_spmv_masks_fn *ec_use_spmv_masks(void); /* NULL: none */
+ec_spmm_masks_fn *ec_use_spmm_masks(void); /* NULL: none */
 #endif

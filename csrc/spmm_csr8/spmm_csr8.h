@@ -33,7 +33,6 @@ typedef void ec_csr8_finish_fn(int64_t rows, int64_t tokens, const int32_t *sums
 
 /* ec_spmv_masks_fn in int8 and for a few tokens: `sum` and `mask` of ec_csr_masks; x as quantised, each token padded to 64 inputs `words` times.
  * sums[tokens][ld] are of (x - zero), rounded once. */
-enum { EC_MASKS8_TOKENS = 4 };
 typedef void ec_spmv_masks8_fn(const ec_csr *w, int64_t n, int64_t words, const int32_t *sum, const uint64_t *mask, int64_t row0, int64_t row1,
                                int tokens, const uint8_t *x, const int32_t *zero, float *sums, int64_t ld);
 

@@ -17,16 +17,16 @@ EC_INLINE __m512i spread(uint64_t bits, int count, int end, const int8_t *from)
 /* Sums of four rows; end: of the last ones, behind whose codes nothing may be read. `ahead` bytes of codes are asked for with every word, from the
  * next four rows on, and their masks. */
 EC_INLINE void four(int tokens, int end, const int8_t *code[4], const uint64_t *mask, int64_t words, const uint8_t *x, const int8_t *next,
-                    int64_t ahead, int32_t sums[EC_MASKS8_TOKENS][4])
+                    int64_t ahead, int32_t sums[EC_MASKS_TOKENS][4])
 {
-    __m512i acc[EC_MASKS8_TOKENS][4];
+    __m512i acc[EC_MASKS_TOKENS][4];
     EC_UNROLL(4)
     for (int t = 0; t < tokens; t++)
         EC_UNROLL(4)
         for (int i = 0; i < 4; i++)
             acc[t][i] = _mm512_setzero_si512();
     for (int64_t w = 0; w < words; w++, mask += 4, x += 64) {
-        __m512i in[EC_MASKS8_TOKENS];
+        __m512i in[EC_MASKS_TOKENS];
         EC_UNROLL(4)
         for (int t = 0; t < tokens; t++)
             in[t] = _mm512_loadu_si512(x + 64 * words * t);
@@ -58,7 +58,7 @@ EC_INLINE void rows(int tokens, const ec_csr *w, int64_t n, int64_t words, const
 {
     for (int64_t first = row0 / 4 * 4; first < row1; first += 4) {
         const int8_t *code[4];
-        int32_t found[EC_MASKS8_TOKENS][4];
+        int32_t found[EC_MASKS_TOKENS][4];
         for (int i = 0; i < 4; i++)
             code[i] = w->codes + w->indptr[EC_MIN(first + i, n)];
         const int8_t *next = w->codes + w->indptr[EC_MIN(first + 4, n)];
