@@ -9,9 +9,8 @@ from setuptools.command.build_ext import build_ext
 abi3 = {} if sysconfig.get_config_var("Py_GIL_DISABLED") else {"bdist_wheel": {"py_limited_api": "cp310"}}
 
 
-
 class parallel_build_ext(build_ext):
-    """Compiles as many files at once as there are CPUs."""
+    """Compiles as many files at once as there are CPUs: one by one they take minutes."""
 
     def build_extension(self, ext):
         compile_some = self.compiler.compile

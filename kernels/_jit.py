@@ -75,7 +75,7 @@ def _first(context: Any, b: Any, array: Any, value: Any, i: Any) -> tuple[Any, A
     return structure, b.add(b.ptrtoint(structure.data, I64), b.mul(i, ir.Constant(I64, size)))
 
 
-# Intrinsics, because each kernel has arrays of many types, for each of which a helper would be compiled: a fifth of the time that is.
+# Intrinsics: a helper would be compiled for each of the many types of arrays, which was a fifth of all the compilation.
 
 
 @intrinsic  # type: ignore[misc]

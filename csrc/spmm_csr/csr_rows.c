@@ -1,5 +1,5 @@
-/* CSR weights times one token after another: rows as they are, by masks (in int8 a few tokens at once), or in slices, shared out by the number
- * of entries. A few tokens meet each share of the rows while it is in L2. */
+/* CSR weights times one token, or a few: rows as they are, by masks, or in slices, shared out by the number of entries. Masks meet a few tokens
+ * at once (AVX-512); otherwise these meet a share of the rows one after the other, while it is in L2. */
 #include "spmm_csr.h"
 #include "../activation/activation.h"
 #include "../quantize_rows/quantize_rows.h"
@@ -48,7 +48,7 @@ int ec_csr_threads(double m, double entries, int threads)
     return ec_threads_that_pay(threads, entries * (m / 12 > 0.4 ? m / 12 : 0.4));
 }
 
-/* Where those of the rows end that are read by masks, which reads past a row's entries: near the end of all there are the last are read CSR. */
+/* Reading by masks reads past a row's entries: near the end of all there are the last rows are read CSR. Where those end that are not. */
 static int64_t masked_rows(const ec_csr *w, int64_t n, int64_t row0, int64_t row1)
 {
     while (row1 > row0 && w->indptr[row1] + 8 > w->indptr[n])

@@ -95,7 +95,8 @@ int64_t ec_csr_split(int64_t n, const int32_t *indptr, int64_t parts, int64_t i)
 /* How many threads pay for m tokens and so many entries. */
 int ec_csr_threads(double m, double entries, int threads);
 
-/* The driver for one token after another, of float32 and int8; `workspace` has at least ec_csr_rows_workspace(k) bytes. */
+/* The driver for one token, or a few one after the other, of float32 and int8; `workspace` has at least ec_csr_rows_workspace(k) bytes, for
+ * several of float32 EC_MASKS_TOKENS times as many. */
 size_t ec_csr_rows_workspace(int64_t k);
 int ec_csr_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale, const uint8_t *xzero,
                    const ec_csr *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace);
