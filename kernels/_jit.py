@@ -75,7 +75,7 @@ def _first(context: Any, b: Any, array: Any, value: Any, i: Any) -> tuple[Any, A
     return structure, b.add(b.ptrtoint(structure.data, I64), b.mul(i, ir.Constant(I64, size)))
 
 
-# Intrinsics: a helper would be compiled for each of the many types of arrays, which was a fifth of all the compilation.
+# Intrinsics: a helper would be compiled for each of the many types of arrays, which was a tenth of all the compilation.
 
 
 @intrinsic  # type: ignore[misc]
