@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
-I64 = ir.IntType(64)
+from edgecomp.kernels._simd import I64, const
+
 OPTIONS: dict[str, Any] = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
 helper = njit(**OPTIONS)
 
@@ -72,7 +72,7 @@ def _first(context: Any, b: Any, array: Any, value: Any, i: Any) -> tuple[Any, A
     """The array's structure, and the address of its element i, counted as if it were contiguous."""
     structure = context.make_array(array)(context, b, value)
     size = context.get_abi_sizeof(context.get_data_type(array.dtype))
-    return structure, b.add(b.ptrtoint(structure.data, I64), b.mul(i, ir.Constant(I64, size)))
+    return structure, b.add(b.ptrtoint(structure.data, I64), b.mul(i, const(size)))
 
 
 # Intrinsics: a helper would be compiled for each of the many types of arrays, which was a tenth of all the compilation.
@@ -94,7 +94,7 @@ def run(typing: Any, a: Any, i: Any, first: Any, count: Any, dtype: Any) -> Any:
         structure, start = _first(context, b, signature.args[0], value, first)
         start = b.add(start, b.mul(i, cgutils.unpack_tuple(b, structure.strides)[0]))
         element = context.get_data_type(view.dtype)
-        size, out = ir.Constant(I64, context.get_abi_sizeof(element)), context.make_array(view)(context, b)
+        size, out = const(context.get_abi_sizeof(element)), context.make_array(view)(context, b)
         populate_array(out, b.inttoptr(start, element.as_pointer()), [count], [size], size, None)  # the memory is not Numba's
         return out._getvalue()
 

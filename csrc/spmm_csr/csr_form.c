@@ -37,7 +37,7 @@ static int64_t block_inputs(int kind, int64_t n, int64_t k, const ec_csr *w)
  * fetching their activations one by one then, and a bit for each weight is less to read than the indices. In int8 it is 64 inputs that are
  * spread at once, and a sixteenth of the weights is enough. With AVX-512 slices take the place of rows, of matrices with wide indices only
  * where gathers are fast. */
-static int one_token(int64_t n, int64_t k, const ec_csr *w)
+static int kind_for_one(int64_t n, int64_t k, const ec_csr *w)
 {
     const int masks = w->codes ? density(n, k, w) >= 1. / 16 && ec_use_spmv_masks8() : density(n, k, w) >= 0.4 && ec_use_spmv_masks();
     return w->codes && k > K_MAX ? EC_CSR_ROWS : masks ? EC_CSR_MASKS : ec_use_spmv_sell(w) ? EC_CSR_SELL : EC_CSR_ROWS;
@@ -61,7 +61,7 @@ int ec_csr_kind(int64_t m, int64_t n, int64_t k, const ec_csr *w)
         return EC_CSR_ROWS;
     if (m > 1 && m <= EC_MASKS_TOKENS && !w->codes && density(n, k, w) >= 0.15 && ec_use_spmm_masks())
         return EC_CSR_MASKS;
-    const int one = one_token(n, k, w);
+    const int one = kind_for_one(n, k, w);
     if (m <= most_by_token(one, n, k, w))
         return one;
     if ((w->codes && k > K_MAX) || w->indptr[n] < n * (ec_div_up(k, block_inputs(EC_CSR_BLOCKS, n, k, w)) - 1))

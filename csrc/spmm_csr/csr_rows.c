@@ -56,20 +56,6 @@ static int64_t masked_rows(const ec_csr *w, int64_t n, int64_t row0, int64_t row
     return row1;
 }
 
-/* Rows row0 .. row1 - 1 of one token x. */
-static void one_token(const job *j, int64_t row0, int64_t row1, const float *x, float *y)
-{
-    const ec_csr *w = j->w;
-    if (j->sell)
-        j->sell(w, &j->slices, j->n, ec_div_up(row0, 16), ec_div_up(row1, 16), x, y);
-    else if (j->masks) {
-        const int64_t last = masked_rows(w, j->n, row0, row1);
-        j->masks(w, w->derived[EC_CSR_MASKS], ec_div_up(j->k, 32), row0, last, x, y + row0);
-        j->spmv(w, last, row1, x, y + last);
-    } else
-        j->spmv(w, row0, row1, x, y + row0);
-}
-
 static void rows_chunk(void *ctx, int64_t chunk, int thread)
 {
     (void)thread;
@@ -85,14 +71,25 @@ static void rows_chunk(void *ctx, int64_t chunk, int thread)
         const void *sum = w->derived[EC_CSR_MASKS];
         j->masks8(w, j->n, ec_div_up(j->k, 64), sum, ec_csr_masks8(j->n, (void *)(uintptr_t)sum), row0, row1, j->tokens, j->row, j->zero,
                   y + row0, j->ldy);
-    } else if (j->few) {
-        const int64_t last = masked_rows(w, j->n, row0, row1);
-        j->few(w, w->derived[EC_CSR_MASKS], ec_div_up(j->k, 32), row0, last, j->tokens, j->finite, j->vector, j->ldv, y + row0, j->ldy);
-        for (int t = 0; t < j->tokens; t++)
-            j->spmv(w, last, row1, j->vector + t * j->ldv, y + t * j->ldy + last);
+    } else if (j->masks) {
+        const uint8_t *mask = w->derived[EC_CSR_MASKS];
+        const int64_t words = ec_div_up(j->k, 32), last = masked_rows(w, j->n, row0, row1);
+        if (j->few)
+            j->few(w, mask, words, row0, last, j->tokens, j->finite, j->vector, j->ldv, y + row0, j->ldy);
+        for (int t = 0; t < j->tokens; t++) {
+            const float *x = j->vector + t * j->ldv;
+            if (!j->few)
+                j->masks(w, mask, words, row0, last, x, y + t * j->ldy + row0);
+            j->spmv(w, last, row1, x, y + t * j->ldy + last);
+        }
     } else
-        for (int t = 0; t < j->tokens; t++)
-            one_token(j, row0, row1, j->vector + t * j->ldv, y + t * j->ldy);
+        for (int t = 0; t < j->tokens; t++) {
+            const float *x = j->vector + t * j->ldv;
+            if (j->sell)
+                j->sell(w, &j->slices, j->n, ec_div_up(row0, 16), ec_div_up(row1, 16), x, y + t * j->ldy);
+            else
+                j->spmv(w, row0, row1, x, y + t * j->ldy + row0);
+        }
     for (int t = 0; t < j->tokens; t++, y += j->ldy) {
         if (w->codes)
             for (int64_t r = row0; r < row1; r++)
@@ -119,17 +116,6 @@ static void quantize_token(job *j, int t, uint8_t *row)
     j->zero[t] = j->xzero[t];
 }
 
-static int is_finite(const float *x, int64_t k)
-{
-    uint32_t found = 0;
-    for (int64_t c = 0; c < k; c++) {
-        uint32_t bits;
-        memcpy(&bits, x + c, 4);
-        found |= (bits & 0x7FFFFFFF) + 0x00800000; /* the largest exponent overflows */
-    }
-    return found >> 31 == 0;
-}
-
 /* What the kernels read: floats, if need be with zeros behind; int8 for masks, likewise; else int8, one token, as floats q - zero. */
 static void prepare_tokens(void *ctx, int64_t chunk, int thread)
 {
@@ -138,9 +124,7 @@ static void prepare_tokens(void *ctx, int64_t chunk, int thread)
     const size_t rest = (size_t)(-j->k & (PAD - 1));
     j->vector = j->x;
     j->ldv = j->ldx;
-    j->finite = 1;
-    for (int t = 0; j->few && t < j->tokens; t++)
-        j->finite &= is_finite(j->x + t * j->ldx, j->k);
+    j->finite = j->few && ec_first_nonfinite(j->x, j->tokens, j->k, 4 * j->ldx, 4) < 0;
     if (!j->w->codes) {
         if (!j->masks || j->k % 32 == 0)
             return;

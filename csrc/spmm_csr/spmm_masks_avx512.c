@@ -5,13 +5,7 @@
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,popcnt")
 
-/* As in spmv_masks_avx512.c. */
-EC_INLINE __m512 expand(uint16_t mask, const float *from)
-{
-    __m512 v;
-    __asm__("vpxord %0,%0,%0\n\tvexpandps %2,%0%{%1%}%{z%}" : "=&v"(v) : "Yk"((__mmask16)mask), "m"(*(const float(*)[16])from));
-    return v;
-}
+#include "expand_zmm.h"
 
 /* Sums of four rows. finite: zeros may meet what x holds where there is no entry. `ahead` bytes from `next` on are asked for with every word. */
 EC_INLINE void four(int tokens, int finite, const float *value[4], const uint8_t *mask[4], int64_t words, const float *x, int64_t ldx,

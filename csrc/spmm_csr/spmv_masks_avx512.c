@@ -4,15 +4,9 @@
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,popcnt")
 
-enum { AHEAD = 1024 }; /* entries to prefetch, a line for 32 inputs: two cost more than they bring */
+#include "expand_zmm.h"
 
-/* The mask is as good as a store to the register for Zen 4: it waits for what the register held, unless that is cleared before. */
-EC_INLINE __m512 expand(uint16_t mask, const float *from)
-{
-    __m512 v;
-    __asm__("vpxord %0,%0,%0\n\tvexpandps %2,%0%{%1%}%{z%}" : "=&v"(v) : "Yk"((__mmask16)mask), "m"(*(const float(*)[16])from));
-    return v;
-}
+enum { AHEAD = 1024 }; /* entries to prefetch, a line for 32 inputs: two cost more than they bring */
 
 void ec_spmv_masks_avx512(const ec_csr *w, const uint8_t *mask, int64_t words, int64_t row0, int64_t row1, const float *x, float *sums)
 {
