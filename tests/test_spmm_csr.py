@@ -301,7 +301,8 @@ def test_explain():
     x, w = np.zeros((4, 64), f), matrix(4, 64, 0.5)
     assert ec.explain(x, ec.to_csr(w)).op == "spmm_csr"
     in_c = str(ec.info()["backend"]).startswith("c")
-    for rows, how in ((1, "mask|as it is stored"), (20, "blocks of rows"), (40, "blocks of inputs of pairs|blocks of rows")):
+    blocks = "blocks of rows"
+    for rows, how in ((1, "mask|as it is stored"), (4, f"mask|{blocks}"), (20, blocks), (40, f"blocks of inputs of pairs|{blocks}")):
         notes = str(ec.explain(np.zeros((rows, 64), f), ec.to_csr(w)))
         assert re.search(how if in_c else "row by row, as it is stored", notes), notes
     e = ec.explain(x, ec.to_csr(w, 8))
