@@ -1,5 +1,6 @@
 """Weights with a scale per output and group of inputs: int4 and int8, in the records of edgecomp.packing."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -135,6 +136,10 @@ class GroupedWeight(Weight):
         return w.reshape(*outputs.shape, k)
 
 
+def _told(group_size: Any, where: str) -> tuple[int, ...]:
+    return () if group_size is None else (check_group_size(group_size, 0, where),)
+
+
 def _rebuild(cls: type[GroupedWeight], shape: tuple[int, int], group_size: int, records: Any, permutation: Any) -> GroupedWeight:
     if records.ctypes.data % 64:
         moved = packing.aligned_empty(records.shape, records.dtype)
@@ -264,42 +269,53 @@ class Int4Weight(GroupedWeight):
         return cls._from_gguf(blocks, shape, True, "Int4Weight.from_gguf_q4_1")
 
     @classmethod
-    def from_gptq(cls, qweight: Any, qzeros: Any, scales: Any, g_idx: Any = None, *, zero_plus_one: bool = True) -> "Int4Weight":
+    def from_gptq(
+        cls, qweight: Any, qzeros: Any, scales: Any, g_idx: Any = None, *, zero_plus_one: bool = True, group_size: int | None = None
+    ) -> "Int4Weight":
         """A GPTQ layer: qweight int32 [K/8, N], qzeros int32 [groups, N/8], scales float16 [groups, N], g_idx int [K].
 
         Args:
             g_idx: the group of each input. Act-order is kept as a permutation that x passes while it is quantised.
             zero_plus_one: zero points are stored less one (checkpoint_format "gptq"); False for "gptq_v2".
+            group_size: the checkpoint's. None: that of g_idx, else K / groups; where that is no whole number, the only one that fits.
 
         Raises:
-            TypeError, ValueError: dtypes or shapes that do not fit, a g_idx that does not fill the groups.
+            TypeError, ValueError: dtypes or shapes that do not fit, a g_idx that does not fill the groups, groups that may be of
+                several sizes.
         """
         where = "Int4Weight.from_gptq"
-        return cls._from_parts(formats.gptq(qweight, qzeros, scales, g_idx, 4, zero_plus_one, where), where)
+        told = _told(group_size, where)
+        return cls._from_parts(formats.gptq(qweight, qzeros, scales, g_idx, 4, zero_plus_one, told, where), where)
 
     @classmethod
-    def from_awq(cls, qweight: Any, qzeros: Any, scales: Any, *, order: tuple[int, ...] = formats.AWQ_ORDER) -> "Int4Weight":
+    def from_awq(
+        cls, qweight: Any, qzeros: Any, scales: Any, *, order: Sequence[int] = formats.AWQ_ORDER, group_size: int | None = None
+    ) -> "Int4Weight":
         """An AWQ layer ("gemm"): qweight int32 [K, N/8], qzeros int32 [groups, N/8], scales float16 [groups, N].
 
         Args:
             order: which output each nibble of a word is, lowest first.
+            group_size: as in from_gptq.
 
         Raises:
-            TypeError, ValueError: dtypes or shapes that do not fit, an order that is no permutation of 0..7.
+            TypeError, ValueError: dtypes or shapes that do not fit, an order that is no permutation of 0..7, groups that may be of
+                several sizes.
         """
-        return cls._from_parts(formats.awq(qweight, qzeros, scales, order, "Int4Weight.from_awq"), "Int4Weight.from_awq")
+        where = "Int4Weight.from_awq"
+        return cls._from_parts(formats.awq(qweight, qzeros, scales, order, _told(group_size, where), where), where)
 
     @classmethod
     def from_matmulnbits(
         cls, b: Any, scales: Any, zero_points: Any = None, g_idx: Any = None, *, n: int, k: int, block_size: int
     ) -> "Int4Weight":
-        """The inputs of ONNX Runtime's MatMulNBits with bits=4: b uint8 [N, groups, block_size/2], scales float [N, groups].
+        """The inputs of ONNX Runtime's MatMulNBits with bits=4: b uint8 [N, groups, block_size/2], scales float [N, groups]; or flat.
 
         Args:
-            zero_points: None (8), packed uint8, or floats of the scales' dtype, which have to be whole or exact as offsets.
+            zero_points: None (8), packed uint8 [N, ceil(groups/2)], or floats [N, groups], which have to be whole, or exact in float32
+                as offsets.
 
         Raises:
-            TypeError, ValueError: dtypes or lengths that do not fit the shape; g_idx, which MatMulNBits has deprecated.
+            TypeError, ValueError: dtypes or shapes that do not fit; g_idx, which MatMulNBits has deprecated.
         """
         where = "Int4Weight.from_matmulnbits"
         return cls._from_parts(formats.matmulnbits(b, scales, zero_points, g_idx, n, k, 4, block_size, where), where)
@@ -382,11 +398,13 @@ def as_scale(values: Any, dtype: str | None, where: str) -> Any:
     if values is None or dtype is None:
         return values
     a = arrays.to_numpy(values, where)
+    single = arrays.to_float32(a, where)
     if dtype == "float32" or a.dtype == np.float16:
-        return arrays.to_float32(a, where) if dtype == "float32" else a
-    if not fits_half(a):
+        return single if dtype == "float32" else a
+    if np.isfinite(single).all() and not fits_half(a):  # what is not finite is told where it stands, later
         raise ValueError(f'{where} has values beyond float16\'s normal range (6.1e-5 to 65504): use scale_dtype="float32"')
-    return a.astype(np.float16)
+    with np.errstate(over="ignore"):
+        return a.astype(np.float16)
 
 
 def fits_half(a: npt.NDArray[Any]) -> bool:

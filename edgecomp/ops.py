@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecomp import arrays, backend, pool, reference
-from edgecomp.grouped import GroupedWeight
+from edgecomp.grouped import K_MAX_GROUP, GroupedWeight
 from edgecomp.nm import NMWeight
 from edgecomp.reference import ACTIVATIONS
 from edgecomp.sparse import CSRWeight, borrowed
@@ -196,7 +196,7 @@ def quantize_rows(x: Any, *, group_size: int | None = None, threads: int | None 
 
     Args:
         x: float32 [..., K].
-        group_size: that of the weights (`w.group_size`): None for those with one scale per output.
+        group_size: that of the weights, `w.group_size`; None for Int8Weight, CSRWeight and NMWeight.
         threads: limit for this call, 1..1024.
 
     Returns:
@@ -204,7 +204,7 @@ def quantize_rows(x: Any, *, group_size: int | None = None, threads: int | None 
         at most. With groups q int8 [..., K], scale float32 [..., groups], no zero. A row (group) with NaN or Inf gets scale NaN.
 
     Raises:
-        TypeError, ValueError: x is no float array, or has no dimension.
+        TypeError, ValueError: x is no float array, or has no dimension; a group_size that no weight has.
 
     Example:
         >>> import numpy as np, edgecomp as ec
@@ -219,8 +219,11 @@ def quantize_rows(x: Any, *, group_size: int | None = None, threads: int | None 
     flat = arrays.rows(x)
     m, k = flat.shape
     if group_size is not None:
-        if isinstance(group_size, bool) or not isinstance(group_size, int) or group_size < 16 or group_size % 16:
-            raise ValueError(f"quantize_rows: group_size is {group_size!r}, wanted None or a positive multiple of 16")
+        most = -(-K_MAX_GROUP // 16) * 16
+        integer = isinstance(group_size, (int, np.integer)) and not isinstance(group_size, bool)
+        if not integer or group_size not in range(16, most + 1, 16):
+            raise ValueError(f"quantize_rows: group_size is {group_size!r}, wanted None or a multiple of 16 up to {most}")
+        group_size = int(group_size)
         groups = -(-k // group_size)
         grouped_q, grouped_scale = np.empty((m, k), np.int8), np.empty((m, groups), np.float32)
         if m and k:
@@ -391,7 +394,7 @@ def explain(x: Any, w: Any, *, compute: str | None = None, threads: int | None =
             notes.append("w: its values converted to float32 at each call")
             weight = weight.as_float32()
     elif isinstance(weight, (Int8Weight, GroupedWeight)):
-        notes.append("w: expanded to float32 block by block")
+        notes.append("w: expanded to float32 as it is read")
     elif not isinstance(weight, DenseWeight):
         notes.append("w: packed at each call; edgecomp.pack(w) does it once")
     family = {"gemm_s8c_f32": "gemm_f32", "gemm_sg_f32": "gemm_f32"}.get(op, op)

@@ -77,10 +77,12 @@ def quantize(
         >>> ec.quantize(np.ones((64, 256), np.float32), bits=4, group_size=128)
         Int4Weight(64x256, 4 bits, n32g128, 8448 bytes)
     """
-    if isinstance(bits, bool) or bits not in (4, 8):
+    if isinstance(bits, bool) or not isinstance(bits, (int, np.integer)) or bits not in (4, 8):
         raise ValueError(f"quantize: bits is {bits!r}, wanted 8 or 4")
-    if method not in ("absmax", "mse"):
+    if not isinstance(method, str) or method not in ("absmax", "mse"):
         raise ValueError(f'quantize: method is {method!r}, wanted "absmax" or "mse"')
+    if not isinstance(symmetric, (bool, np.bool_)):
+        raise TypeError(f"quantize: symmetric is {symmetric!r}, wanted True or False")
     kind = scale_name(scale_dtype, "quantize")
     a = weight_array(w, "quantize")
     if group_size == "default":
@@ -119,14 +121,20 @@ def _grouped(
     full = np.maximum(-low, high) / half if symmetric else (high - low) / top
     kind = scale_dtype or ("float16" if fits_half(full[full >= 2.0**-126]) and (full[full > 0] >= 2.0**-126).all() else "float32")
 
+    least = 2.0**-14 if kind == "float16" else 2.0**-126  # scales below leave the normal range
+
     def candidate(share: float) -> tuple[Any, Any, Any]:
         """Scale, zero point and codes: the codes from the scale as it is stored."""
-        scale = np.where(full * share >= 2.0**-126, full * share, 1.0)
-        scale = as_scale(np.minimum(scale, np.finfo(np.float32).max / 128).astype(np.float32), kind, "quantize: scale")
+        size = np.where(full * share >= least, full * share, full)
+        used = size >= 2.0**-126
+        scale = as_scale(np.where(used, size, 1.0).astype(np.float32), kind, "quantize: scale")
         step = scale.astype(np.float64)
-        zero = np.full(step.shape, half + 1.0) if symmetric else np.clip(np.rint(-low * share / step), 0, top)
+        zero = np.full(step.shape, half + 1.0) if symmetric else np.clip(np.rint(-low * (size / np.where(used, full, 1.0)) / step), 0, top)
+        if kind == "float32":  # the largest weight, rounded up, is not to become Inf
+            most = np.finfo(np.float32).max / (half if symmetric else np.maximum(zero, top - zero))
+            scale = np.minimum(scale, np.nextafter(most.astype(np.float32), np.float32(0)))
+            step = scale.astype(np.float64)
         floor = 1 if symmetric else 0  # centred codes are used from -half on, so that q and -q both exist
-        used = full * share >= 2.0**-126
         codes = np.where(used[..., None], np.clip(np.rint(x / step[..., None]) + zero[..., None], floor, top), zero[..., None])
         return scale, zero, codes
 
@@ -134,10 +142,7 @@ def _grouped(
     if method == "mse":
         error = _error(x, best)
         for share in _SHRINK[1:]:
-            try:
-                other = candidate(float(share))
-            except ValueError:  # a scale that float16 cannot hold
-                break
+            other = candidate(float(share))
             worse = _error(x, other)
             better = worse < error
             error = np.where(better, worse, error)

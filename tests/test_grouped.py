@@ -193,6 +193,29 @@ def test_gptq(act_order, plus_one):
     np.testing.assert_allclose(ec.linear(x, w, compute="float32"), x @ wanted, rtol=1e-3, atol=1 if tidy else 1e3)
 
 
+@pytest.mark.parametrize(("k", "group"), [(192, 96), (192, 128), (176, 96), (96, 48), (96, 80)])
+def test_group_size(k, group):
+    """A last group that is short does not tell how long the others are: g_idx or group_size does, else K / groups."""
+    groups, n = -(-k // group), 8
+    s, zeros, g_idx = halves(groups, n), np.zeros((groups, 1), np.int32), np.arange(k) // group
+    wanted = exact(np.repeat(s.astype(np.float64), group, axis=0)[:k] * -1).T
+    gptq, awq = (np.zeros((k // 8, n), np.int32), zeros, s), (np.zeros((k, 1), np.int32), zeros + np.int32(0x11111111), s)
+    for w in (
+        W4.from_gptq(*gptq, g_idx),
+        W4.from_gptq(*gptq, rng.permutation(g_idx)),
+        W4.from_gptq(*gptq, group_size=group),
+        W4.from_awq(*awq, group_size=group),
+    ):
+        assert w.group_size == group
+        if w.permutation is None:
+            assert_bits(w.dequantize(), wanted)
+    if k % (16 * groups) == 0:
+        assert W4.from_awq(*awq).group_size == k // groups
+    else:
+        with pytest.raises(ValueError, match=rf"{groups} groups for K = {k} are groups of .*{group}.*: give a group_size"):
+            W4.from_awq(*awq)
+
+
 def test_awq():
     k, n = 64, 24
     q, z, s = codes(k, n), codes(2, n), halves(2, n)
@@ -230,11 +253,36 @@ def test_matmulnbits(bits, points):
     np.testing.assert_array_equal(w.dequantize(), wanted)
 
 
+def test_matmulnbits_of_half_scales():
+    """A float zero point times a float16 scale is exact in float32 only."""
+    s, z = np.full((2, 3), 0.3, np.float16), np.full((2, 3), 7.3, np.float16)
+    w = W4.from_matmulnbits(np.zeros((2, 3, 16), np.uint8), s, z, n=2, k=96, block_size=32)
+    assert_bits(w.dequantize(), np.full((2, 96), exact(-z.astype(np.float64) * s.astype(np.float64))[0, 0]))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("method", ["absmax", "mse"])
+def test_the_largest_weights_stay_finite(bits, symmetric, method):
+    largest = np.finfo(f).max
+    w = np.stack([np.full(32, largest), np.full(32, -largest), np.tile([largest, -largest], 16), np.full(32, f(1e38))]).astype(f)
+    back = ec.quantize(w, bits, group_size=32, symmetric=symmetric, method=method).dequantize()
+    assert np.isfinite(back).all()
+    np.testing.assert_allclose(back, w, rtol=0.15 if bits == 4 else 0.01)
+
+
+def test_mse_goes_on_where_float16_cannot_shrink_the_scale_of_one_group():
+    a = rng.standard_t(3, (8, 64)).astype(f)
+    small = np.r_[a, np.full((1, 64), 7 * 6.2e-5, f)]  # its scale is barely a normal float16
+    assert_bits(ec.quantize(small, 4, method="mse").dequantize()[:8], ec.quantize(a, 4, method="mse").dequantize())
+
+
 # ---- what is refused -----------------------------------------------------------------------------------------------------
 
 Q, S = np.zeros((2, 64), np.int8), np.ones((2, 2), f)
 W4, W8 = ec.Int4Weight, ec.GroupedInt8Weight
 PACKED, ZEROS = np.zeros((8, 8), np.int32), np.zeros((2, 1), np.int32)  # GPTQ: 64 inputs, 8 outputs, groups of 32
+NBITS = np.zeros((2, 1, 16), np.uint8)
 
 
 def gguf_block(*floats: float) -> np.ndarray:
@@ -288,7 +336,7 @@ def gguf_block(*floats: float) -> np.ndarray:
             lambda: W4.from_matmulnbits(np.zeros(32, np.uint8), S[:, :1], np.full((2, 1), np.nan, f), n=2, k=32, block_size=32),
             r"zero_points\[0, 0\] is nan",
         ),
-        (lambda: W4.from_matmulnbits(np.zeros(32, np.uint8), np.ones(3, f), n=2, k=32, block_size=32), "scales has dtype float32 and 3"),
+        (lambda: W4.from_matmulnbits(np.zeros(32, np.uint8), np.ones(3, f), n=2, k=32, block_size=32), r"scales has .* shape \(3,\)"),
         (lambda: W4.from_matmulnbits(np.zeros(32, np.uint8), S[:, :1], n=2, k=65, block_size=32), r"wanted uint8 \[2, 3, 16\]"),
         (lambda: W4.from_gptq(np.zeros((8, 8), np.int64), np.zeros((2, 1), np.int32), np.ones((2, 8), f)), "qweight has dtype int64"),
         (lambda: W4.from_gptq(np.zeros((8, 8), np.int32), np.zeros((3, 1), np.int32), np.ones((2, 8), f)), "qzeros has shape"),
@@ -299,13 +347,32 @@ def gguf_block(*floats: float) -> np.ndarray:
         ),
         (lambda: W4.from_awq(np.zeros((64, 1), np.int32), np.zeros((2, 1), np.int32), np.ones((2, 8), f), order=(0,) * 8), "order is"),
         (lambda: W4.from_awq(np.zeros((64, 1), np.int32), np.zeros((1, 1), np.int32), np.ones((2, 8), f)), "qzeros has shape"),
-        (lambda: W4.from_matmulnbits(np.zeros(31, np.uint8), S, n=2, k=32, block_size=32), "b has dtype uint8 and 31 entries"),
+        (lambda: W4.from_matmulnbits(np.zeros(31, np.uint8), S, n=2, k=32, block_size=32), r"b has dtype uint8 and shape \(31,\)"),
         (lambda: W4.from_matmulnbits(np.zeros(32, np.uint8), S, n=2, k=32, block_size=24), "block_size is 24"),
         (lambda: W4.from_matmulnbits(np.zeros(32, np.uint8), S[:, :1], np.full((2, 1), 1 / 3, f), n=2, k=32, block_size=32), None),
         (lambda: ec.quantize(np.ones((2, 4), f), bits=5), "bits is 5, wanted 8 or 4"),
         (lambda: ec.quantize(np.ones((2, 4), f), bits=4, method="max"), "method is 'max'"),
         (lambda: ec.quantize(np.ones((2, 4), f), symmetric=False), "8 bits per output are symmetric"),
         (lambda: W4(1), "made by edgecomp.quantize"),
+        (lambda: ec.quantize(np.ones((2, 4), f), bits=4.0), "bits is 4.0, wanted 8 or 4"),
+        (lambda: ec.quantize(np.ones((2, 4), f), np.array([4, 4])), r"bits is array\(\[4, 4\]\)"),
+        (lambda: ec.quantize(np.ones((2, 4), f), 4, symmetric="asymmetric"), "symmetric is 'asymmetric', wanted True or False"),
+        (lambda: ec.quantize(np.ones((2, 4), f), 4, method=np.array(["mse", "absmax"])), r"method is array"),
+        (lambda: W4.from_arrays(Q, S.astype(int), scale_dtype="float16"), "scale has dtype int64, wanted float32"),
+        (lambda: W4.from_arrays(Q, S * f(np.nan), scale_dtype="float16"), r"scale\[0, 0\] is nan"),
+        (lambda: W4.from_gguf_q4_0(np.zeros(36, np.uint8), (2.7, 32.9)), r"shape is \(2.7, 32.9\), wanted \(N, K\)"),
+        (lambda: W4.from_gguf_q4_0(np.zeros(36, np.uint8), (np.inf, 32)), r"shape is \(inf, 32\)"),
+        (lambda: W4.from_gptq(PACKED, ZEROS, np.ones((2, 8), f), zero_plus_one="no"), "zero_plus_one is 'no'"),
+        (lambda: W4.from_gptq(PACKED, ZEROS, np.ones((2, 8), f), group_size=48.0), "group_size is 48.0"),
+        (lambda: W4.from_gptq(PACKED, ZEROS, np.ones((2, 8), f), group_size=64), "2 groups of scales do not fit K = 64 in groups of 64"),
+        (lambda: W4.from_gptq(np.zeros((8, 12), np.int32), ZEROS, np.ones((2, 12), f)), "qweight has 12 columns, wanted a multiple of 8"),
+        (lambda: W4.from_gptq(np.zeros((0, 8), np.int32), ZEROS, np.ones((2, 8), f)), "2 groups of scales do not fit K = 0"),
+        (lambda: W4.from_gptq(PACKED, np.zeros((7, 1), np.int32), np.ones((7, 8), f)), "7 groups of scales do not fit K = 64"),
+        (lambda: W4.from_awq(np.zeros((64, 1), np.int32), ZEROS, np.ones((2, 8), f), order=None), "order is None"),
+        (lambda: W4.from_matmulnbits(NBITS, S.T[:1], n=2, k=32, block_size=32), r"scales has dtype float32 and shape \(1, 2\)"),
+        (lambda: W4.from_matmulnbits(NBITS, S[:, :1], n=2.0, k=32, block_size=32), "n is 2.0, wanted an int"),
+        (lambda: W4.from_matmulnbits(NBITS, S[:, :1], n=-2, k=-32, block_size=32), "n is -2, wanted an int"),
+        (lambda: W4.from_matmulnbits(NBITS, S[:, :1], n=2, k=512, block_size=512), "block_size is 512"),
     ],
 )
 def test_refused(call, message):

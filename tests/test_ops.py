@@ -41,6 +41,14 @@ def test_shape_of_x(weight, shape):
     refused(ValueError, message, lambda out: ec.matmul_int8(x.astype(np.int8), INT8, out=out), filled((4, 17), np.int32))
 
 
+@pytest.mark.parametrize("size", [0, 8, 24, -16, 32.0, True, 66336, 1 << 40, 1 << 62, (1 << 63) - 16, 1 << 64])
+def test_group_size_of_quantize_rows(size):
+    with pytest.raises(ValueError, match=rf"quantize_rows: group_size is {size}, wanted None or a multiple of 16 up to 66320"):
+        ec.quantize_rows(X, group_size=size)
+    wide = ec.quantize_rows(X, group_size=np.int64(66320))
+    assert (wide.group_size, type(wide.group_size)) == (66320, int)
+
+
 def test_rank_of_quantize_rows():
     with pytest.raises(ValueError, match=re.escape("quantize_rows: x has shape (), wanted [..., K]")):
         ec.quantize_rows(np.float32(1))

@@ -195,6 +195,16 @@ def test_gptq(bits, version, act_order, tmp_path):
     assert got.metadata["config"]["quantization_config"]["quant_method"] == "gptq"
 
 
+@pytest.mark.parametrize(("config", "group"), [({}, 96), ({"group_size": 128}, 128), ({"group_size": -1}, 96), ({"group_size": "?"}, 96)])
+def test_the_configuration_tells_how_long_groups_are(config, group, tmp_path):
+    """Two groups of 192 inputs: the last may be short."""
+    n, k = 8, 192
+    codes, scale = rng.integers(0, 16, (n, k)), halves(n, 2)
+    layer = {"l.qweight": words(codes, 4).T, "l.qzeros": np.zeros((2, 1), np.int32), "l.scales": scale.T}
+    w = readers.read_safetensors(saved(tmp_path, layer, quant_method="gptq", checkpoint_format="gptq_v2", **config))["l.weight"]
+    np.testing.assert_array_equal(w.dequantize(), values(codes, np.zeros((n, 2)), scale, group))
+
+
 def test_awq(tmp_path):
     n, k, group = 48, 128, 64
     codes, zero, scale = rng.integers(0, 16, (n, k)), rng.integers(0, 16, (n, k // group)), halves(n, k // group)

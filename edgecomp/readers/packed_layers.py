@@ -45,8 +45,16 @@ def _weight(parts: dict[str, Any], quantization: dict[str, Any]) -> Any:
     if "qweight" in parts:
         return _gptq_or_awq(parts, quantization)
     if "weight_packed" in parts:
-        return _packed(parts)
-    return _int8(parts)
+        return _packed(parts, quantization)
+    return _int8(parts, quantization)
+
+
+def _group_sizes(quantization: dict[str, Any]) -> tuple[int, ...]:
+    """What a checkpoint's configuration says of groups: GPTQ's and AWQ's group_size, or those of compressed-tensors' schemes."""
+    schemes = quantization.get("config_groups")
+    weights = [scheme.get("weights") for scheme in schemes.values() if isinstance(scheme, dict)] if isinstance(schemes, dict) else []
+    sizes = [part.get("group_size") for part in (quantization, *weights) if isinstance(part, dict)]
+    return tuple(size for size in sizes if type(size) is int and size > 0)  # -1 and None: one group
 
 
 def _gptq_or_awq(parts: dict[str, Any], quantization: dict[str, Any]) -> Any:
@@ -55,7 +63,9 @@ def _gptq_or_awq(parts: dict[str, Any], quantization: dict[str, Any]) -> Any:
         raise ValueError(f"qweight, qzeros, scales have shapes {qweight.shape}, {qzeros.shape}, {scales.shape}, wanted two dimensions")
     n = scales.shape[1]
     if qweight.shape[1] * 8 == n and qzeros.shape[1] * 8 == n:
-        return Int4Weight.from_awq(qweight, qzeros, scales)
+        where = "Int4Weight.from_awq"
+        told = _group_sizes(quantization)
+        return Int4Weight._from_parts(formats.awq(qweight, qzeros, scales, formats.AWQ_ORDER, told, where), where)
     bits = qzeros.shape[1] * 32 // n
     if qweight.shape[1] != n or bits not in KINDS:
         raise ValueError(f"qweight {qweight.shape}, qzeros {qzeros.shape}, scales {scales.shape}: not AWQ int4, GPTQ int4 or int8")
@@ -63,10 +73,11 @@ def _gptq_or_awq(parts: dict[str, Any], quantization: dict[str, Any]) -> Any:
         raise ValueError(f"quant_method {quantization['quant_method']!r} with arrays of GPTQ's shapes")
     v1 = quantization.get("checkpoint_format", "gptq") != "gptq_v2"
     where = f"{KINDS[bits].__name__}.from_gptq"
-    return KINDS[bits]._from_parts(formats.gptq(qweight, qzeros, scales, parts.get("g_idx"), bits, v1, where), where)
+    told = _group_sizes(quantization)
+    return KINDS[bits]._from_parts(formats.gptq(qweight, qzeros, scales, parts.get("g_idx"), bits, v1, told, where), where)
 
 
-def _packed(parts: dict[str, Any]) -> Any:
+def _packed(parts: dict[str, Any], quantization: dict[str, Any]) -> Any:
     packed, scale, shape = (_need(parts, name) for name in ("weight_packed", "weight_scale", "weight_shape"))
     if packed.dtype != np.int32:
         raise ValueError(f"weight_packed has dtype {packed.dtype}, wanted int32 (NVFP4 and MXFP4 are not supported)")
@@ -78,10 +89,11 @@ def _packed(parts: dict[str, Any]) -> Any:
     bits = fitting[0]
     zero, g_idx = parts.get("weight_zero_point"), parts.get("weight_g_idx")
     where = "compressed-tensors"
-    return KINDS[bits]._from_parts(formats.compressed_tensors(packed, scale, zero, g_idx, shape, bits, where), where)
+    told = _group_sizes(quantization)
+    return KINDS[bits]._from_parts(formats.compressed_tensors(packed, scale, zero, g_idx, shape, bits, told, where), where)
 
 
-def _int8(parts: dict[str, Any]) -> Any:
+def _int8(parts: dict[str, Any], quantization: dict[str, Any]) -> Any:
     """compressed-tensors' "int-quantized": int8 [N, K], scales [N, 1] or [N, groups] or of the whole."""
     q, scale, zero = _need(parts, "weight"), _need(parts, "weight_scale"), parts.get("weight_zero_point")
     if q.dtype != np.int8 or q.ndim != 2:
@@ -90,16 +102,15 @@ def _int8(parts: dict[str, Any]) -> Any:
         raise ValueError("weight_g_idx beside unpacked int8 weights is not supported")
     n = len(q)
     scale, zero = _columns(scale, n, "weight_scale"), None if zero is None else _columns(zero, n, "weight_zero_point")
-    return int8(q, scale, zero if zero is not None and zero.any() else None)
+    return int8(q, scale, zero if zero is not None and zero.any() else None, _group_sizes(quantization))
 
 
-def int8(q: Any, scale: Any, zero: Any = None) -> Any:
+def int8(q: Any, scale: Any, zero: Any = None, told: tuple[int, ...] = ()) -> Any:
     """w = scale * (q - zero), q int8 [N, K], the others [N, groups]: an Int8Weight where one scale an output and no zero point serve."""
     groups = scale.shape[1]
     if groups == 1 and zero is None and not (q == -128).any():
         return Int8Weight.from_arrays(q, np.ascontiguousarray(scale[:, 0]))
-    group = formats._group_of(q.shape[1], groups, "int8")
-    size = None if groups == 1 else group
+    size = None if groups == 1 else formats.group_of(q.shape[1], groups, told, "int8")
     if zero is None:
         return GroupedInt8Weight.from_arrays(q, scale, group_size=size)
     codes = (q ^ np.int8(-128)).view(np.uint8)
