@@ -299,10 +299,10 @@ static const struct { int isa; ec_nm_inputs_fn *fn; } NM_INPUTS[] = {
 #define NM8_AVX2 .flip = 0x80, .window = 16, .whole = 2, .block = 64, .panels = 1, .halves = 1
 static const struct { int isa; ec_spmm_nm8_impl impl; } SPMM_NM8[] = {
 #ifdef EC_X86
-    {AVX512VBMI, {ec_spmm_nm8_avx512vbmi, .flip = 0, .window = 64, .whole = 2, .block = 512, .panels = 2, .halves = 0, .shared = 0, .shared_few = 47}},
+    {AVX512VBMI, {ec_spmm_nm8_avx512vbmi, .flip = 0, .window = 64, .whole = 2, .block = 512, .panels = 2, .halves = 0, .places = 1, .shared = 0, .shared_few = 47}},
     {AVXVNNI_EVEX, {ec_spmm_nm8_avx2, NM8_AVX2, .shared = 0}}, /* a dot product for the dense tile */
     {AVXVNNI, {ec_spmm_nm8_avx2, NM8_AVX2, .shared = 0}},
-    {AVX2, {ec_spmm_nm8_avx2, NM8_AVX2, .shared = 1}},
+    {AVX2, {ec_spmm_nm8_avx2, NM8_AVX2, .places = 1, .shared = 1}},
 #endif
     {SCALAR, {ec_spmm_nm8_scalar, .flip = 0, .window = 64, .whole = 0, .block = 64, .panels = 1, .halves = 0, .shared = 0}},
 };
@@ -398,17 +398,20 @@ static unsigned lines(void)
     for (const unsigned u = lines(); !(u >> (table)[i].isa & 1); i++) \
     ;
 
-const ec_gemm_s8c_impl *ec_use_gemm_s8c(int64_t m)
+static int gemm_s8c_entry(int64_t m)
 {
     CHOOSE(GEMM_S8C, i)
-    return &GEMM_S8C[i + (m < GEMM_S8C[i].impl.from)].impl;
+    return i + (m < GEMM_S8C[i].impl.from);
 }
-const ec_gemm_f32_impl *ec_use_gemm_f32(void) { CHOOSE(GEMM_F32, i) return &GEMM_F32[i].impl; }
-const ec_gemm_sg_impl *ec_use_gemm_s4g(int64_t m, int64_t group)
+static int gemm_s4g_entry(int64_t m, int64_t group)
 {
     CHOOSE(GEMM_S4G, i)
-    return &GEMM_S4G[i + (GEMM_S4G[i].impl.by_rows && !ec_fills_squares(m, group))].impl;
+    return i + (GEMM_S4G[i].impl.by_rows && !ec_fills_squares(m, group));
 }
+
+const ec_gemm_s8c_impl *ec_use_gemm_s8c(int64_t m) { return &GEMM_S8C[gemm_s8c_entry(m)].impl; }
+const ec_gemm_f32_impl *ec_use_gemm_f32(void) { CHOOSE(GEMM_F32, i) return &GEMM_F32[i].impl; }
+const ec_gemm_sg_impl *ec_use_gemm_s4g(int64_t m, int64_t group) { return &GEMM_S4G[gemm_s4g_entry(m, group)].impl; }
 const ec_gemm_sg_impl *ec_use_gemm_s8g(void) { CHOOSE(GEMM_S8G, i) return &GEMM_S8G[i].impl; }
 ec_quantize_groups_fn *ec_use_quantize_groups(void) { CHOOSE(QUANTIZE_GROUPS, i) return QUANTIZE_GROUPS[i].fn; }
 ec_expand_sg_fn *ec_use_expand_sg(void) { CHOOSE(EXPAND_SG, i) return EXPAND_SG[i].fn; }
@@ -468,8 +471,8 @@ const char *ec_variant(const char *op)
     CHOOSE(CRC32, crc)
     if (!strcmp(op, "gemm_s8c"))
         return ISA_NAMES[GEMM_S8C[s8c].isa];
-    if (!strcmp(op, "spmm_nm8")) /* the same tiles, and its own */
-        return ISA_NAMES[later(GEMM_S8C[s8c].isa, later(SPMM_NM8[nm8].isa, PLANES_S8[planes].isa))];
+    if (!strcmp(op, "spmm_nm8")) /* the tile of few rows, and its own */
+        return ISA_NAMES[later(GEMM_S8C[gemm_s8c_entry(1)].isa, later(SPMM_NM8[nm8].isa, PLANES_S8[planes].isa))];
     if (!strcmp(op, "gemm_f32"))
         return ISA_NAMES[GEMM_F32[f32].isa];
     if (!strcmp(op, "spmm_nm")) /* the same */
@@ -493,6 +496,51 @@ const char *ec_variant(const char *op)
     if (!strcmp(op, "crc32"))
         return ISA_NAMES[CRC32[crc].isa];
     return NULL;
+}
+
+static const char *csr_variant(int int8, int kind)
+{
+    CHOOSE(SPMM_CSR, csr)
+    CHOOSE(SPMM_CSR8, csr8)
+    CHOOSE(SPMV_CSR, row)
+    CHOOSE(SPMV_MASKS, masks)
+    CHOOSE(SPMV_MASKS8, masks8)
+    if (kind == EC_CSR_ROWS || kind == EC_CSR_SELL)
+        return ISA_NAMES[SPMV_CSR[row].isa];
+    if (kind == EC_CSR_MASKS)
+        return ISA_NAMES[int8 ? SPMV_MASKS8[masks8].isa : SPMV_MASKS[masks].isa];
+    return ISA_NAMES[int8 ? SPMM_CSR8[csr8].isa : SPMM_CSR[csr].isa];
+}
+
+static const char *nm_variant(int64_t m, int block)
+{
+    CHOOSE(NM_ROWS, rows)
+    CHOOSE(NM_LANES, lanes)
+    CHOOSE(SPMM_NM, nm)
+    return ISA_NAMES[block == 1 ? NM_ROWS[rows].isa : ec_nm_in_lanes(m, &(ec_nm){.block = block}) ? NM_LANES[lanes].isa : SPMM_NM[nm].isa];
+}
+
+static const char *nm8_variant(int64_t m, int block)
+{
+    CHOOSE(SPMM_NM8, nm8)
+    CHOOSE(PLANES_S8, planes)
+    if (ec_nm8_in_planes(m, &(ec_nm){.block = block}))
+        return ISA_NAMES[PLANES_S8[planes].isa];
+    const int places = block == 1 || m <= SPMM_NM8[nm8].impl.shared_few || SPMM_NM8[nm8].impl.shared;
+    return ISA_NAMES[places ? SPMM_NM8[nm8].isa : GEMM_S8C[gemm_s8c_entry(1)].isa];
+}
+
+const char *ec_variant_for(const char *op, int64_t m, int64_t form)
+{
+    if (!strcmp(op, "gemm_s8c"))
+        return ISA_NAMES[GEMM_S8C[gemm_s8c_entry(m)].isa];
+    if (!strcmp(op, "gemm_s4g"))
+        return ISA_NAMES[GEMM_S4G[gemm_s4g_entry(m, form)].isa];
+    if (!strcmp(op, "spmm_csr") || !strcmp(op, "spmm_csr8"))
+        return csr_variant(op[8] == '8', (int)form);
+    if (!strcmp(op, "spmm_nm"))
+        return nm_variant(m, (int)form);
+    return !strcmp(op, "spmm_nm8") ? nm8_variant(m, (int)form) : ec_variant(op);
 }
 
 static int isa_index(const char *name)

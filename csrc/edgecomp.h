@@ -55,8 +55,13 @@ int ec_isa_allows(const char *isa);
 /* Caps what dispatch may use at the named line; NULL or "" lifts the cap. Not while ops run on other threads. */
 int ec_set_isa(const char *name);
 
-/* The line that serves `op` ("gemm_s8c", "gemm_f32", "quantize_rows", "activation") now; NULL for an unknown op. */
+/* The line that serves `op` ("gemm_s8c", "gemm_f32", "quantize_rows", "activation") now, the best one where it has several; NULL for an
+ * unknown op. */
 const char *ec_variant(const char *op);
+
+/* The same for m rows of x. `form`: with gemm_s4g the inputs of a group, with spmm_csr and spmm_csr8 what ec_csr_kind gives, with spmm_nm and
+ * spmm_nm8 the weight's block. */
+const char *ec_variant_for(const char *op, int64_t m, int64_t form);
 
 /* ---- threads ------------------------------------------------------------------------------------------------------ */
 
@@ -225,7 +230,10 @@ int ec_spmm_nm(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, con
                int64_t ldy, int threads, void *workspace, size_t size);
 
 /* The same with int8 codes and x quantised per row, or x NULL and xq[m][k], xscale[m], xzero[m] the quantised rows: the bits of ec_gemm_s8c
- * with the same weights and zeros elsewhere. */
+ * with the same weights and zeros elsewhere. ec_nm8_form: what is fastest for `rows` rows on this CPU, the weight as it is, or the same one for
+ * ec_gemm_s8c or ec_spmm_csr8. */
+enum { EC_NM8_OWN, EC_NM8_DENSE, EC_NM8_CSR };
+int ec_nm8_form(int64_t rows, int n, int m, int block);
 int ec_spmm_nm8_threads(int64_t m, int64_t n, int64_t k, int threads);
 int ec_spmm_nm8(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale, const uint8_t *xzero,
                 const ec_nm *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace, size_t size);

@@ -76,9 +76,14 @@ def _int8_pointers(w: Int8Weight) -> Any:
     return w.pointers
 
 
-def variant(op: str) -> str:
-    """The ISA line that serves an op under the present cap."""
-    name = lib.ec_variant(op.encode())
+def variant(op: str, m: int | None = None, w: Any = None) -> str:
+    """The ISA line that serves an op under the present cap; m rows times w."""
+    if m is None:
+        name = lib.ec_variant(op.encode())
+    else:
+        kind = lib.ec_csr_kind(m, *w.shape, _csr_pointers(w)) if isinstance(w, CSRWeight) else 0
+        form = kind or getattr(w, "group_size", None) or getattr(w, "block", None) or 0
+        name = lib.ec_variant_for(op.encode(), m, form)
     return ffi.string(name).decode() if name else "scalar"
 
 

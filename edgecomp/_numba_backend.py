@@ -135,7 +135,7 @@ def threads_for(op: str, m: int, n: int, k: int, limit: int) -> int:
 # ---- ops -------------------------------------------------------------------------------------------------------------
 
 
-def variant(op: str) -> str:
+def variant(op: str, m: int | None = None, w: Any = None) -> str:
     """How the op's tile is written; "loops" for plain loops, which LLVM fits to the CPU."""
     return str(_module(_TILES[op]).ISA.name) if op in _TILES else "loops"
 

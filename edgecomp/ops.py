@@ -403,4 +403,4 @@ def explain(x: Any, w: Any, *, compute: str | None = None, threads: int | None =
         n, k = weight.nnz, 1  # the work is that of the entries
     elif isinstance(weight, NMWeight):
         k = weight.kept
-    return Explanation(op, backend.name_of(use), use.variant(family), use.threads_for(family, m, n, k, limit), tuple(notes))
+    return Explanation(op, backend.name_of(use), use.variant(family, m, weight), use.threads_for(family, m, n, k, limit), tuple(notes))

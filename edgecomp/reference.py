@@ -21,7 +21,7 @@ Float64 = npt.NDArray[np.float64]
 _f = np.float32
 
 
-def variant(op: str) -> str:
+def variant(op: str, m: int | None = None, w: Any = None) -> str:
     """The code that serves an op: here always NumPy."""
     return "numpy"
 
