@@ -9,7 +9,7 @@
 #include "kernels.h"
 
 /* Bytes of L2 from which on memory is far. On a Xeon with 2 MB asking for weights 4 to 8 KB ahead makes one row and a few 1.1 to 1.8 times as fast
- * from memory; a Zen 4, with half of that L2, loses by it (bench/README.md). */
+ * from memory; a Zen 4, with half of that L2, loses by it (bench/TRIED.md). */
 enum { FAR_L2 = 2 << 20 };
 
 static atomic_int default_threads; /* 0: not set */
