@@ -164,7 +164,7 @@ def test_without_the_c_library(monkeypatch):
 NOTES = {
     "int8": (lambda: (X, INT8), {}, "gemm_s8c", ["x: quantised to uint8 per row"]),
     "quantised rows": (lambda: (ec.quantize_rows(X), INT8), {}, "gemm_s8c", ["x: quantised already"]),
-    "int8 as float": (lambda: (X, INT8), {"compute": "float32"}, "gemm_s8c_f32", ["w: expanded to float32 block by block"]),
+    "int8 as float": (lambda: (X, INT8), {"compute": "float32"}, "gemm_s8c_f32", ["w: expanded to float32 as it is read"]),
     "packed": (lambda: (X, ec.pack(W)), {}, "gemm_f32", []),
     "plain": (lambda: (X, W), {}, "gemm_f32", ["w: packed at each call; edgecomp.pack(w) does it once"]),
     "float64": (lambda: (X.astype(float), ec.pack(W)), {}, "gemm_f32", ["x: float64 converted to float32"]),
@@ -189,3 +189,33 @@ def test_explain(impl, case):
     text = str(explanation)
     assert text.startswith(f"{op} on {name}:{explanation.variant}, {explanation.threads} thread")
     assert all(note in text for note in explanation.notes)
+
+
+LINES = {  # op, density or pattern, rows: the line of its kernel, of all that AMX CPUs have
+    ("int8", None, 7): "avx512vnni",
+    ("int8", None, 8): "amx",
+    ("int4", None, 1): "avx512fp16",
+    ("int4", None, 16): "amx",
+    ("csr", 0.05, 1): "avx512fp16",
+    ("csr", 0.5, 1): "avx512",
+    ("csr", 0.05, 64): "avx512",
+    ("csr8", 0.5, 1): "avx512vnni",
+    ("csr8", 0.05, 64): "avx512vnni",
+    ("nm", "2:4", 8): "avx512fp16",
+    ("nm", "2:4", 64): "avx512fp16",
+    ("nm8", "1:4", 8): "avx512vbmi",
+    ("nm8", "1:4", 64): "avx512fp16",
+}
+
+
+@pytest.mark.parametrize(("kind", "zeros", "rows"), LINES)
+def test_explain_names_the_line_of_so_many_rows(kind, zeros, rows):
+    detected = ec.info()["isa"]["detected"]
+    if LINES[kind, zeros, rows] not in detected or "amx" not in detected:
+        pytest.skip("not such a CPU")
+    w = np.random.default_rng(1).standard_normal((64, 256)).astype("f")
+    z = w if zeros is None else ec.prune(w, 1 - zeros) if isinstance(zeros, float) else ec.prune(w, pattern=zeros, block=16)
+    bits = 8 if kind.endswith("8") else None
+    made = {"int": lambda: ec.quantize(w, int(kind[-1])), "csr": lambda: ec.to_csr(z, bits), "nm": lambda: ec.to_nm(z, zeros, 16, bits)}
+    e = ec.explain(np.zeros((rows, 256), "f"), made[kind.rstrip("48")]())
+    assert (e.backend, e.variant) == ("c", LINES[kind, zeros, rows])
