@@ -79,6 +79,10 @@ class CSRWeight(Weight):
     def _checked(cls, data: Any, indices: Any, indptr: Any, shape: Any, scale: Any, where: str) -> "Self":
         n, k = _shape(shape, where)
         values = arrays.to_numpy(data, f"{where}: data")
+        if values.ndim != 1:
+            raise ValueError(f"{where}: data has shape {values.shape}, wanted [nnz]")
+        if len(values) > INT32_MAX:
+            raise ValueError(f"{where}: data has {len(values)} entries, at most {INT32_MAX} are supported")
         if values.dtype == np.int8:
             if scale is None:
                 raise TypeError(f"{where}: data is int8, which wants a scale for each output (float32 [N])")
@@ -89,10 +93,6 @@ class CSRWeight(Weight):
             if scale is not None:
                 raise TypeError(f"{where}: scale is for int8 data, data has dtype {values.dtype}")
             values = arrays.to_float32(values, f"{where}: data")
-        if values.ndim != 1:
-            raise ValueError(f"{where}: data has shape {values.shape}, wanted [nnz]")
-        if len(values) > INT32_MAX:
-            raise ValueError(f"{where}: data has {len(values)} entries, at most {INT32_MAX} are supported")
         columns, starts = _lines(len(values), indices, indptr, n, k, where)
         _check_values(values, where)
         columns, values, starts = _in_order(columns.astype(np.uint16 if k <= 65536 else np.int32), values, starts, where)
@@ -123,7 +123,7 @@ class CSRWeight(Weight):
         return cls._checked(csr.data, csr.indices, csr.indptr, csr.shape, scale, where)
 
     def to_scipy(self) -> Any:
-        """A scipy.sparse.csr_array of the dequantised values, float32.
+        """A scipy.sparse.csr_array of the dequantised values, float32, whose arrays are its own.
 
         Raises:
             ImportError: SciPy is not installed.
@@ -132,7 +132,7 @@ class CSRWeight(Weight):
             from scipy.sparse import csr_array
         except ImportError as error:
             raise ImportError('CSRWeight.to_scipy: SciPy is not installed: pip install "edgecomp[sparse]"') from error
-        return csr_array((self._values(), self.indices.astype(np.int32), self.indptr), shape=self.shape)
+        return csr_array((np.array(self._values()), self.indices.astype(np.int32), np.array(self.indptr)), shape=self.shape)
 
     def _values(self) -> Float32:
         """The entries as float32."""
@@ -170,7 +170,8 @@ class CSRWeight(Weight):
     @property
     def nbytes(self) -> int:
         """Bytes held: the entries, and what the kernels derived from them, if they did."""
-        return super().nbytes + sum(part.nbytes for part in (self.derived or {}).values())
+        derived = dict(self.derived or {})  # copied: a first call in another thread may add to it
+        return super().nbytes + sum(part.nbytes for part in derived.values())
 
 
 def borrowed(a: Any) -> CSRWeight | None:

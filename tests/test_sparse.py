@@ -9,7 +9,7 @@ import pytest
 from cases import assert_bits
 
 import edgecomp as ec
-from edgecomp import CSRWeight
+from edgecomp import CSRWeight, arrays
 
 sparse = pytest.importorskip("scipy.sparse")
 f = np.float32
@@ -124,6 +124,14 @@ def test_too_many_entries():
         CSRWeight.from_arrays(ones, where, [0, 2**31], (1, 4))
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_too_many_entries_are_counted_before_they_are_converted(dtype, monkeypatch):
+    monkeypatch.setattr(arrays, "to_float32", lambda *_: pytest.fail("2**31 entries are converted"))
+    ones = np.broadcast_to(dtype(1), 2**31)
+    with pytest.raises(ValueError, match=r"from_arrays: data has 2147483648 entries, at most 2147483647 are supported"):
+        CSRWeight.from_arrays(ones, ones, [0, 2**31], (1, 4))
+
+
 @pytest.mark.parametrize("bits", [None, 8])
 @pytest.mark.parametrize("w", [np.zeros((5, 7), f), np.ones((5, 7), f), np.diag(np.arange(3)).astype(f)])
 def test_no_zeros_all_zeros_and_empty_rows(w, bits):
@@ -140,6 +148,19 @@ def test_scipy_formats(kind):
         got = CSRWeight.from_scipy(wrap(w).asformat(kind))
         assert_bits(got.dequantize() + f(0), w)
         assert_bits(got.to_scipy().toarray(), w)
+
+
+@pytest.mark.parametrize("bits", [None, 8])
+def test_to_scipy_gives_arrays_of_its_own(bits):
+    w = ec.to_csr(np.eye(3, dtype=f), bits)
+    a, before = w.to_scipy(), w.dequantize()
+    a *= 2
+    a.data[1] = a.indices[2] = 0
+    a.eliminate_zeros()
+    a.sum_duplicates()
+    assert a.toarray().tolist() == [[2, 0, 0], [0, 0, 0], [2, 0, 0]]
+    assert all(part.flags.writeable for part in (a.data, a.indices, a.indptr))
+    assert_bits(w.dequantize(), before)
 
 
 def test_scipy_dtypes():
@@ -287,6 +308,21 @@ def test_to_csr():
         ec.to_csr(np.full((2, 2), np.nan, f))
     with pytest.raises(TypeError, match="to_csr: w has dtype int64"):
         ec.to_csr(np.ones((2, 2), int))
+
+
+def test_bytes_are_counted_while_another_thread_derives():
+    w = ec.to_csr(np.eye(3, dtype=f))
+
+    class Part:
+        @property
+        def nbytes(self):
+            w.derived[len(w.derived)] = np.empty(5, np.uint8)  # as a first call might, amid the sum
+            return 3
+
+    stored = w.nbytes
+    w.derived[0] = Part()
+    assert w.nbytes == stored + 3
+    assert repr(w) == f"CSRWeight(3x3, 32 bits, csr, {stored + 3 + 5} bytes)"
 
 
 @pytest.mark.parametrize("bits", [None, 8])
