@@ -19,6 +19,8 @@ def to_numpy(obj: Any, where: str) -> Array:
         raise TypeError(f"{where} is a masked array; fill it first (x.filled(value))")
     if isinstance(obj, np.ndarray):
         return obj.view(np.ndarray) if type(obj) is not np.ndarray else obj
+    if hasattr(obj, "tocsr"):
+        raise TypeError(f"{where} is a {type(obj).__name__}: .toarray() makes it dense, edgecomp.CSRWeight.from_scipy a weight")
     try:
         if hasattr(obj, "__dlpack__"):
             return np.from_dlpack(obj)

@@ -173,8 +173,10 @@ def _made(a: Float32, sample: Float32 | None, max_error: float | None) -> "tuple
         wanted = linear(rows, made[forms.DENSE.name]).astype(np.float64)
         for form in (f for f in available if f.name == f.error):
             made[form.name] = form.make(a)
-            off = np.linalg.norm(linear(rows, made[form.name]) - wanted)
-            errors[form.name] = float(off / np.linalg.norm(wanted)) if off else 0.0
+            with np.errstate(invalid="ignore"):
+                off = np.linalg.norm(linear(rows, made[form.name]) - wanted)
+                error = float(off / np.linalg.norm(wanted)) if off else 0.0
+            errors[form.name] = math.inf if math.isnan(error) else error  # an output that overflows may be off by anything
     return made, errors, available
 
 

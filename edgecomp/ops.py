@@ -284,7 +284,7 @@ def spmm(a: Any, b: Any, *, out: npt.NDArray[np.float32] | None = None, threads:
         a: CSRWeight or NMWeight [N, K]; or a SciPy sparse matrix, which is checked at each call, and converted unless it is CSR of float32
             and b has at most 16 columns, for each of which it is read anew: build a CSRWeight once.
         b: float32 [K, M] or [K]. With int8 values in a, each column of b is quantised to uint8.
-        out: float32 [N, M] or [N], C-contiguous; may not overlap b. Returned.
+        out: float32 [N, M] or [N], C-contiguous; may not overlap b, nor a SciPy matrix that is read as it is. Returned.
         threads: limit for this call, 1..1024.
 
     Raises:
@@ -300,14 +300,17 @@ def spmm(a: Any, b: Any, *, out: npt.NDArray[np.float32] | None = None, threads:
     if not (isinstance(a, (CSRWeight, NMWeight)) or hasattr(a, "tocsr")):
         raise TypeError(f"spmm: a is a {type(a).__name__}, wanted a CSRWeight, an NMWeight or a SciPy sparse matrix")
     b = arrays.to_float32(b, "spmm: b")
+    read: tuple[Any, ...] = ()
     if not isinstance(a, (CSRWeight, NMWeight)):
         own = borrowed(a) if b.ndim == 1 or (b.ndim == 2 and b.shape[1] <= BORROWED) else None
+        if own is not None:
+            read = a.data, a.indices, a.indptr
         a = CSRWeight.from_scipy(a) if own is None else own
     n, k = a.shape
     if b.ndim not in (1, 2) or b.shape[0] != k:
         raise ValueError(f"spmm: b has shape {b.shape}, a takes [{k}, M] or [{k}]")
     if out is not None:
-        arrays.check_out(out, (n, *b.shape[1:]), _FLOAT32, "spmm: out", b)
+        arrays.check_out(out, (n, *b.shape[1:]), _FLOAT32, "spmm: out", b, *read)
     limit, use = pool.limit(threads, "spmm: threads"), backend.current()
     if b.ndim == 1:
         return linear(b, a, out=out, threads=threads)

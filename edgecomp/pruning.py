@@ -59,8 +59,13 @@ def _outside_pattern(ranks: npt.NDArray[Any], pattern: str, block: Any) -> npt.N
     n, m = read_pattern(pattern, "prune")
     rows, k = ranks.shape
     starts = np.arange(0, rows, check_block(block, "prune"))
-    with np.errstate(invalid="ignore"):
-        shared = np.add.reduceat(ranks.astype(np.float64), starts, axis=0) if rows else np.zeros((0, k))
+    with np.errstate(over="ignore", invalid="ignore"):
+        parts = ranks.astype(np.float64) / block  # a power of two: sums that do not overflow, ranked as they were
+        shared = np.add.reduceat(parts, starts, axis=0) if rows else np.zeros((0, k))
+    if np.isnan(shared).any():
+        at, column = np.argwhere(np.isnan(shared))[0]
+        last = min(starts[at] + block, rows) - 1
+        raise ValueError(f"prune: scores has inf and -inf for input {column} in rows {starts[at]}..{last}, which share a pattern")
     outside = np.zeros(shared.shape, bool)
     whole = k // m * m
     for part, size in ((slice(0, whole), m), (slice(whole, k), k - whole)):
@@ -85,7 +90,8 @@ def prune(
             last group is short and keeps n too, or all that it has.
         block: 1, 16, 32 or 64 neighbouring outputs keep the same inputs, those whose scores are the largest when added up. The last block
             is short where N is no multiple. For a pattern only.
-        scores: importance of each weight, floats [N, K] without NaN; by default the magnitude. Among equal scores the first go.
+        scores: importance of each weight, real numbers [N, K] without NaN, and with a block without both inf and -inf for an input; by
+            default the magnitude. Among equal scores the first go.
         scope: "tensor" ranks all weights together; "row" those of each output by themselves, so that all outputs keep the same number.
             For a sparsity only.
 
@@ -142,8 +148,9 @@ def prune_channels(
     """Removes whole output channels (neurons), so that arrays get smaller: the next layer's inputs follow.
 
     Args:
-        layers: arrays by name: weights float32 [N, K] under the names in `chain`, the bias of "fc1" as "fc1.bias" if it has one.
-            Others pass through. Weights of a convolution come as [N, C * height * width].
+        layers: arrays by name: weights float32 [N, K] under the names in `chain`, the bias of "fc1" as "fc1.bias" if it has one (or
+            None), and so that of "fc1.weight", as in a state dict. Others pass through. Weights of a convolution come as
+            [N, C * height * width].
         chain: names of layers in the order they run, each reading the outputs of the one before. Each but the last loses channels. A
             layer may read r inputs for each output of the one before (K = r * N, a flattened image): they go together.
         sparsity: share of the channels to remove in each, 0..1; at least one stays.
@@ -155,8 +162,8 @@ def prune_channels(
 
     Raises:
         KeyError: a name in `chain` that is no layer, or in `scores` that loses no channels.
-        TypeError, ValueError: arrays that do not fit each other or are not finite; a layer that is twice in the chain; a sparsity
-            outside 0..1.
+        TypeError, ValueError: arrays that do not fit each other or are not finite; a layer that is twice in the chain; "fc1.bias"
+            beside both "fc1" and "fc1.weight"; a sparsity outside 0..1.
 
     Example:
         >>> import numpy as np, edgecomp as ec
@@ -189,10 +196,23 @@ def prune_channels(
             ranks = _channel_scores(scores[name], n, f"{where}: scores[{name!r}]")
         keep = ~_smallest(ranks, min(_count(share, n), n - 1))
         out[name] = a[keep]
-        if f"{name}.bias" in layers:
-            out[f"{name}.bias"] = arrays.vector(layers[f"{name}.bias"], n, f"{where}: {name}.bias")[keep]
+        bias = _bias_name(name, layers)
+        if layers.get(bias) is not None:
+            out[bias] = arrays.vector(layers[bias], n, f"{where}: {bias}")[keep]
         out[following] = b[:, np.repeat(keep, k // n)]
     return out
+
+
+def _bias_name(name: str, layers: Mapping[str, Any]) -> str:
+    """What the bias of a layer is called, if it has one: "fc1.bias", of "fc1" and of "fc1.weight"."""
+    own, layer = f"{name}.bias", str(name).removesuffix(".weight")
+    bias = f"{layer}.bias"
+    if bias not in layers or bias == own:
+        return own
+    for other in (layer, own):
+        if other in layers:
+            raise ValueError(f"prune_channels: {bias!r} is not clearly the bias of {name!r}: there is {other!r} too")
+    return bias
 
 
 def _channel_scores(scores: Any, n: int, where: str) -> npt.NDArray[Any]:

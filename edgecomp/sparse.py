@@ -1,5 +1,6 @@
 """Sparse weights: CSR with float32 values, or int8 values and one scale per output."""
 
+import copy
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -26,8 +27,8 @@ class CSRWeight(Weight):
     first time (C and Numba each their own): 6 bytes more for an entry, with int8 values 3 (filled up to fours), and 4 for each row of a
     block of inputs; in C with AVX-512 up to 6, and 5, when one that has 15 % of the weights meets more than 32 rows; and a bit for each
     weight when one that has two fifths of them meets one row, or with AVX-512 15 %, with int8 values a sixteenth, and meets a few; and with
-    AVX-512 the entries once more when a weight with fewer and at most 65536 inputs meets one row or two. From then on
-    `nbytes` counts them; `explain` tells which one a call reads.
+    AVX-512 the entries once more when a weight with fewer and at most 65536 inputs (with AVX512-FP16 any number) meets one row or two.
+    From then on `nbytes` counts them; `explain` tells which one a call reads.
     """
 
     __slots__ = ("data", "derived", "indices", "indptr", "scale")
@@ -78,6 +79,10 @@ class CSRWeight(Weight):
     def _checked(cls, data: Any, indices: Any, indptr: Any, shape: Any, scale: Any, where: str) -> "Self":
         n, k = _shape(shape, where)
         values = arrays.to_numpy(data, f"{where}: data")
+        if values.ndim != 1:
+            raise ValueError(f"{where}: data has shape {values.shape}, wanted [nnz]")
+        if len(values) > INT32_MAX:
+            raise ValueError(f"{where}: data has {len(values)} entries, at most {INT32_MAX} are supported")
         if values.dtype == np.int8:
             if scale is None:
                 raise TypeError(f"{where}: data is int8, which wants a scale for each output (float32 [N])")
@@ -88,18 +93,7 @@ class CSRWeight(Weight):
             if scale is not None:
                 raise TypeError(f"{where}: scale is for int8 data, data has dtype {values.dtype}")
             values = arrays.to_float32(values, f"{where}: data")
-        if values.ndim != 1:
-            raise ValueError(f"{where}: data has shape {values.shape}, wanted [nnz]")
-        if len(values) > INT32_MAX:
-            raise ValueError(f"{where}: data has {len(values)} entries, at most {INT32_MAX} are supported")
-        columns = _integers(indices, "indices", where)
-        if columns.shape != values.shape:
-            raise ValueError(f"{where}: indices has {len(columns)} entries, data {len(values)}")
-        starts = _indptr(indptr, n, len(values), where)
-        bad = (columns < 0) | (columns >= k)
-        if bad.any():
-            at = int(np.argmax(bad))
-            raise ValueError(f"{where}: indices[{at}] is {columns[at]}, wanted 0..{k - 1}")
+        columns, starts = _lines(len(values), indices, indptr, n, k, where)
         _check_values(values, where)
         columns, values, starts = _in_order(columns.astype(np.uint16 if k <= 65536 else np.int32), values, starts, where)
         if scale is None:
@@ -116,7 +110,7 @@ class CSRWeight(Weight):
 
         Raises:
             TypeError: not sparse; bool, integer or complex values.
-            ValueError: not two-dimensional; what `from_arrays` refuses.
+            ValueError: not two-dimensional; parts that do not fit each other; what `from_arrays` refuses.
         """
         where = f"{cls.__name__}.from_scipy"
         if not hasattr(a, "tocsr"):
@@ -125,11 +119,11 @@ class CSRWeight(Weight):
             raise ValueError(f"{where}: a has shape {a.shape}, wanted [N, K]")
         if a.dtype.kind != "f" and a.dtype != np.int8:
             raise TypeError(f"{where}: a has dtype {a.dtype}, wanted floats (a.astype(np.float32)), or int8 with a scale")
-        csr = a if getattr(a, "format", "") == "csr" else a.tocsr()
+        csr = a if getattr(a, "format", "") == "csr" else _converted(a, where)
         return cls._checked(csr.data, csr.indices, csr.indptr, csr.shape, scale, where)
 
     def to_scipy(self) -> Any:
-        """A scipy.sparse.csr_array of the dequantised values, float32.
+        """A scipy.sparse.csr_array of the dequantised values, float32, whose arrays are its own.
 
         Raises:
             ImportError: SciPy is not installed.
@@ -138,7 +132,7 @@ class CSRWeight(Weight):
             from scipy.sparse import csr_array
         except ImportError as error:
             raise ImportError('CSRWeight.to_scipy: SciPy is not installed: pip install "edgecomp[sparse]"') from error
-        return csr_array((self._values(), self.indices.astype(np.int32), self.indptr), shape=self.shape)
+        return csr_array((np.array(self._values()), self.indices.astype(np.int32), np.array(self.indptr)), shape=self.shape)
 
     def _values(self) -> Float32:
         """The entries as float32."""
@@ -176,7 +170,8 @@ class CSRWeight(Weight):
     @property
     def nbytes(self) -> int:
         """Bytes held: the entries, and what the kernels derived from them, if they did."""
-        return super().nbytes + sum(part.nbytes for part in (self.derived or {}).values())
+        derived = dict(self.derived or {})  # copied: a first call in another thread may add to it
+        return super().nbytes + sum(part.nbytes for part in derived.values())
 
 
 def borrowed(a: Any) -> CSRWeight | None:
@@ -187,13 +182,8 @@ def borrowed(a: Any) -> CSRWeight | None:
     parts = a.data, a.indices, a.indptr
     if [part.dtype for part in parts] != [np.float32, np.int32, np.int32] or not all(part.flags.c_contiguous for part in parts):
         return None
-    (n, k), (data, columns, _) = _shape(a.shape, where), parts
-    if columns.shape != data.shape:
-        raise ValueError(f"{where}: indices has {len(columns)} entries, data {len(data)}")
-    starts = _indptr(a.indptr, n, len(data), where)
-    if len(data) and columns.view(np.uint32).max() >= k:  # negative ones are large
-        at = int(np.argmax(columns.view(np.uint32) >= k))
-        raise ValueError(f"{where}: indices[{at}] is {columns[at]}, wanted 0..{k - 1}")
+    (n, k), (data, indices, indptr) = _shape(a.shape, where), parts
+    columns, starts = _lines(len(data), indices, indptr, n, k, where)
     _check_values(data, where)
     return CSRWeight._build(shape=(n, k), data=data, indices=columns, indptr=starts, scale=None, derived=None)
 
@@ -225,10 +215,65 @@ def _integers(values: Any, name: str, where: str) -> npt.NDArray[Any]:
     return a
 
 
-def _indptr(indptr: Any, n: int, nnz: int, where: str) -> npt.NDArray[np.int32]:
+def _inside(values: npt.NDArray[Any], limit: int, name: str, where: str) -> None:
+    """Refuses indices that are not in 0..limit - 1."""
+    plain = values.view(np.uint32) if values.dtype == np.int32 else values  # negative ones are large
+    if len(values) and (plain.max() >= limit or (plain.dtype.kind == "i" and plain.min() < 0)):
+        at = int(np.argmax((values < 0) | (values >= limit)))
+        raise ValueError(f"{where}: {name}[{at}] is {values[at]}, wanted 0..{limit - 1}")
+
+
+def _lines(
+    nnz: int, indices: Any, indptr: Any, n: int, k: int, where: str, what: str = "rows"
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.int32]]:
+    """Checked indices and starts of nnz entries in n rows (or columns, `what`) of k places."""
+    places = _integers(indices, "indices", where)
+    if len(places) != nnz:
+        raise ValueError(f"{where}: indices has {len(places)} entries, data {nnz}")
+    starts = _indptr(indptr, n, nnz, where, what)
+    _inside(places, k, "indices", where)
+    return places, starts
+
+
+def _converted(a: Any, where: str) -> Any:
+    """A SciPy matrix of another format than CSR as CSR. Checked before: SciPy's loops read and write wherever indices point."""
+    (n, k), kind = _shape(a.shape, where), getattr(a, "format", "")
+    if kind in ("csc", "coo") and a.data.ndim != 1:
+        raise ValueError(f"{where}: data has shape {a.data.shape}, wanted [nnz]")
+    if kind == "csc":
+        _lines(len(a.data), a.indices, a.indptr, k, n, where, "columns")
+    elif kind == "bsr":
+        r, c = a.data.shape[1:] if a.data.ndim == 3 else (0, 0)
+        if r == 0 or c == 0 or n % r or k % c:
+            raise ValueError(f"{where}: data has shape {a.data.shape}, wanted blocks [nnz, R, C] that fill ({n}, {k})")
+        _lines(len(a.data), a.indices, a.indptr, n // r, k // c, where, "rows of blocks")
+    elif kind == "coo":
+        for name, size in (("row", n), ("col", k)):
+            places = _integers(getattr(a, name), name, where)
+            if len(places) != len(a.data):
+                raise ValueError(f"{where}: {name} has {len(places)} entries, data {len(a.data)}")
+            _inside(places, size, name, where)
+    elif kind == "dia" and (a.data.ndim != 2 or a.offsets.shape != a.data.shape[:1]):
+        raise ValueError(f"{where}: offsets has {a.offsets.size} entries, data has shape {a.data.shape}")
+    elif kind == "lil":
+        if not len(a.rows) == len(a.data) == n:
+            raise ValueError(f"{where}: {len(a.rows)} rows of indices and {len(a.data)} of values, wanted {n}")
+        for row, (places, values) in enumerate(zip(a.rows, a.data, strict=True)):
+            if len(places) != len(values):
+                raise ValueError(f"{where}: row {row} has {len(places)} indices and {len(values)} values")
+    if kind == "coo" and a.dtype == np.int8:
+        a = copy.copy(a)  # the arrays are shared
+        a.has_canonical_format = True  # or SciPy adds up duplicates, modulo 256
+    try:
+        return (a.astype(np.float32) if a.dtype == np.float16 else a).tocsr()
+    except (LookupError, OverflowError, TypeError, ValueError) as error:
+        raise ValueError(f"{where}: SciPy does not convert a ({kind}) to CSR: {error}") from error
+
+
+def _indptr(indptr: Any, n: int, nnz: int, where: str, what: str) -> npt.NDArray[np.int32]:
     a = _integers(indptr, "indptr", where)
     if len(a) != n + 1:
-        raise ValueError(f"{where}: indptr has {len(a)} entries, wanted {n + 1} (one more than rows)")
+        raise ValueError(f"{where}: indptr has {len(a)} entries, wanted {n + 1} (one more than {what})")
     if a[0] != 0 or a[-1] != nnz:
         raise ValueError(f"{where}: indptr goes from {a[0]} to {a[-1]}, wanted 0 to {nnz}, the number of entries")
     falls = a[1:] < a[:-1]

@@ -35,6 +35,7 @@ class Weight:
         w = object.__new__(cls)
         for name, value in {"pointers": None, **fields}.items():
             if isinstance(value, np.ndarray):
+                value = value.view()  # the caller's may stay writable
                 value.flags.writeable = False
             object.__setattr__(w, name, value)
         return w

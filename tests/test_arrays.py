@@ -161,6 +161,22 @@ def test_refuses_other_dtypes(name):
             ec.matmul_int8(a, INT8)
 
 
+def test_refuses_scipy_matrices_where_dense_ones_are_wanted():
+    sparse = pytest.importorskip("scipy.sparse")
+    a = sparse.csr_array(np.eye(3, dtype=np.float32))
+    calls = {
+        "to_csr: w": lambda: ec.to_csr(a),
+        "prune: w": lambda: ec.prune(a, 0.5),
+        "quantize: w": lambda: ec.quantize(a),
+        "best_format: w": lambda: ec.best_format(a),
+        "compare_formats: w": lambda: ec.compare_formats(a),
+        "linear: x": lambda: ec.linear(a, np.eye(3, dtype=np.float32)),
+    }
+    for what, call in calls.items():
+        with pytest.raises(TypeError, match=rf"^{what} is a csr_array: \.toarray\(\) makes it dense, .*CSRWeight\.from_scipy a weight"):
+            call()
+
+
 def test_refuses_masked_arrays():
     a = np.ma.array(X, mask=X > 0)
     calls = {

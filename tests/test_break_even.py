@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,6 +133,23 @@ def test_command_json_and_picture(c: None, tmp_path: Path, capsys: pytest.Captur
     assert f"written: {tmp_path / 'even.svg'}" in err
 
 
+@pytest.mark.parametrize("fastest", [1.4, 3.0])
+def test_picture_labels_its_speeds(fastest: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = pytest.importorskip("matplotlib.figure")
+    drawn: list[Any] = []
+    save = figure.Figure.savefig
+    monkeypatch.setattr(figure.Figure, "savefig", lambda self, *rest, **named: (drawn.append(self), save(self, *rest, **named)))
+    measured = [p for m in (1, 8) for p in points((0.5, 1.1), (0.9, 1 / fastest), m=m)]
+    found = break_even.BreakEven((64, 32), tuple(replace(p, int8=0.9) for p in measured))
+    break_even.draw(found, str(tmp_path / "even.png"))
+    axes = drawn[0].axes[0]
+    low, high = axes.get_ylim()
+    labels = [label.get_text() for at, label in zip(axes.get_yticks(), axes.get_yticklabels(), strict=True) if low <= at <= high]
+    assert labels == ["0.5x", "1x", "2x"]
+    assert low <= 0.5 < 2 <= high
+    assert high > fastest
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -143,6 +162,9 @@ def test_command_json_and_picture(c: None, tmp_path: Path, capsys: pytest.Captur
         (["--int8", "--plot", "a.png"], "are for --break-even"),
         (["--int8", "--shape", "2,3"], "M,N,K"),
         (["--break-even", "--shape", "2,0"], "1 or more"),
+        (["--break-even", "--shape", "99999999999,99999999999"], "argument --shape: shape '1,99999999999,99999999999': its largest matrix"),
+        (["--break-even", "--shape", "3000000,3000000"], "takes 33528 GiB, this machine has"),
+        (["--shape", "1,3000000,3000000"], "takes 33528 GiB, this machine has"),
     ],
 )
 def test_bad_arguments(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

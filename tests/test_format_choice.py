@@ -146,6 +146,15 @@ def test_bound(clock: Clock) -> None:
     assert "more than max_error" in str(refused)
 
 
+def test_outputs_that_overflow_bound_no_error(clock: Clock) -> None:
+    clock.times["Int8Weight8"] = 0.1
+    for bound in (0.1, 1e30):
+        found = ec.compare_formats(np.ones((64, 64), f), max_error=bound, x=np.full((2, 64), 3e38, f), cache=False)
+        assert found.best == "float32"
+        assert {row.error for row in found.rows[1:]} == {np.inf}
+    assert "more than max_error    error inf" in str(found)
+
+
 def test_weights_that_quantize_without_loss(clock: Clock) -> None:
     """No 0/0: outputs that are all zero are right or infinitely wrong."""
     found = ec.compare_formats(np.zeros((8, 32), f), max_error=0, cache=False)

@@ -35,6 +35,13 @@ def test_shape_parse_refuses(text: str) -> None:
         measure.Shape.parse(text)
 
 
+def test_shape_parse_refuses_what_memory_cannot_hold() -> None:
+    for text in ("1,99999999999,99999999999", "99999999999,99999999999,1", "99999999999,1,99999999999"):
+        with pytest.raises(ValueError, match=rf"shape '{text}': its largest matrix, float32, takes \d+ GiB, this machine has [\d.]+"):
+            measure.Shape.parse(text)
+    assert measure.Shape.parse("1,99999999,1").n == 99999999
+
+
 def test_bars_are_distinct_and_known() -> None:
     assert len({bar.name for bar in shapes.BARS}) == len(shapes.BARS)
     assert all(bar.op in candidates.OPS for bar in (*shapes.BARS, *shapes.NUMBA, shapes.SCALING))

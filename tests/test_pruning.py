@@ -32,6 +32,21 @@ def test_scores():
     assert_bits(ec.prune(w, 0.5, scores=np.array([[np.inf, 3], [-np.inf, 1]]), scope="row"), np.array([[1, 0], [0, 4]], f))
 
 
+def test_large_scores_of_a_block():
+    """Their sum is beyond float64."""
+    scores = np.tile([1e308, 1.7e308, -1.7e308, 1.6e308], (32, 1))
+    kept = ec.prune(np.ones((32, 4), f), pattern="1:2", block=16, scores=scores)
+    assert_bits(kept, np.tile(np.array([0, 1, 0, 1], f), (32, 1)))
+    scores[::2, 0], scores[::2, 1] = np.inf, -np.inf
+    kept = ec.prune(np.ones((32, 4), f), pattern="1:2", block=16, scores=scores)
+    assert_bits(kept, np.tile(np.array([1, 0, 0, 1], f), (32, 1)))
+    scores[17, 0] = -np.inf
+    with pytest.raises(ValueError, match=r"prune: scores has inf and -inf for input 0 in rows 16\.\.31, which share a pattern"):
+        ec.prune(np.ones((32, 4), f), pattern="1:2", block=16, scores=scores)
+    kept = ec.prune(np.ones((32, 4), f), pattern="1:2", scores=scores)
+    assert_bits(kept[16:18], np.array([[1, 0, 0, 1], [0, 1, 0, 1]], f))
+
+
 def test_refused():
     w = np.ones((2, 3), f)
     for sparsity in (-0.1, 1.1, np.nan, True, "0.5", None):
@@ -91,6 +106,36 @@ def test_channels_make_arrays_smaller():
     assert_bits(small["b"], layers["b"][:, kept])
     for name, a in layers.items():
         assert_bits(a, before[name])
+
+
+def test_channels_by_the_names_of_a_state_dict():
+    """The bias of "fc1.weight" is "fc1.bias"."""
+    w = {"fc1": rng.standard_normal((8, 5)).astype(f), "fc2": rng.standard_normal((6, 8)).astype(f), "fc3": np.ones((3, 6), f)}
+    bias = {"fc1.bias": np.arange(8, dtype=f), "fc2.bias": np.arange(6, dtype=f), "fc3.bias": np.arange(3, dtype=f)}
+    wanted = ec.prune_channels(w | bias, list(w), 0.5)
+    layers = {f"{name}.weight": a for name, a in w.items()} | bias
+    small = ec.prune_channels(layers, [f"{name}.weight" for name in w], 0.5)
+    assert list(small) == list(layers)
+    for name in w:
+        assert_bits(small[f"{name}.weight"], wanted[name])
+        assert_bits(small[f"{name}.bias"], wanted[f"{name}.bias"])
+    assert small["fc1.bias"].shape == (4,)
+    named = {"a.weight": np.eye(2, dtype=f), "a.weight.bias": np.arange(2, dtype=f), "b": np.ones((1, 2), f)}
+    assert ec.prune_channels(named, ["a.weight", "b"], 0.5)["a.weight.bias"].shape == (1,)
+
+
+def test_no_bias_may_be_none():
+    layers = {"a": np.eye(4, dtype=f), "a.bias": None, "b.weight": np.ones((2, 4), f), "b.bias": None, "c": np.ones((3, 2), f)}
+    small = ec.prune_channels(layers, ["a", "b.weight", "c"], 0.5)
+    assert small["a"].shape == (2, 4)
+    assert small["a.bias"] is small["b.bias"] is None
+
+
+@pytest.mark.parametrize("other", ["a", "a.weight.bias"])
+def test_refuses_a_bias_that_two_layers_may_have_or_two_of_one(other):
+    layers = {"a.weight": np.eye(4, dtype=f), "a.bias": np.ones(4, f), other: np.ones(4, f), "b": np.ones((2, 4), f)}
+    with pytest.raises(ValueError, match=f"prune_channels: 'a.bias' is not clearly the bias of 'a.weight': there is {other!r} too"):
+        ec.prune_channels(layers, ["a.weight", "b"], 0.5)
 
 
 def test_channels_of_a_convolution():

@@ -2,13 +2,14 @@
 
 import copy
 import pickle
+import re
 
 import numpy as np
 import pytest
 from cases import assert_bits
 
 import edgecomp as ec
-from edgecomp import CSRWeight
+from edgecomp import CSRWeight, arrays
 
 sparse = pytest.importorskip("scipy.sparse")
 f = np.float32
@@ -123,6 +124,14 @@ def test_too_many_entries():
         CSRWeight.from_arrays(ones, where, [0, 2**31], (1, 4))
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_too_many_entries_are_counted_before_they_are_converted(dtype, monkeypatch):
+    monkeypatch.setattr(arrays, "to_float32", lambda *_: pytest.fail("2**31 entries are converted"))
+    ones = np.broadcast_to(dtype(1), 2**31)
+    with pytest.raises(ValueError, match=r"from_arrays: data has 2147483648 entries, at most 2147483647 are supported"):
+        CSRWeight.from_arrays(ones, ones, [0, 2**31], (1, 4))
+
+
 @pytest.mark.parametrize("bits", [None, 8])
 @pytest.mark.parametrize("w", [np.zeros((5, 7), f), np.ones((5, 7), f), np.diag(np.arange(3)).astype(f)])
 def test_no_zeros_all_zeros_and_empty_rows(w, bits):
@@ -139,6 +148,19 @@ def test_scipy_formats(kind):
         got = CSRWeight.from_scipy(wrap(w).asformat(kind))
         assert_bits(got.dequantize() + f(0), w)
         assert_bits(got.to_scipy().toarray(), w)
+
+
+@pytest.mark.parametrize("bits", [None, 8])
+def test_to_scipy_gives_arrays_of_its_own(bits):
+    w = ec.to_csr(np.eye(3, dtype=f), bits)
+    a, before = w.to_scipy(), w.dequantize()
+    a *= 2
+    a.data[1] = a.indices[2] = 0
+    a.eliminate_zeros()
+    a.sum_duplicates()
+    assert a.toarray().tolist() == [[2, 0, 0], [0, 0, 0], [2, 0, 0]]
+    assert all(part.flags.writeable for part in (a.data, a.indices, a.indptr))
+    assert_bits(w.dequantize(), before)
 
 
 def test_scipy_dtypes():
@@ -183,6 +205,90 @@ def test_scipy_matrices_that_are_not_canonical():
         CSRWeight.from_scipy(b)
 
 
+def eye(kind):
+    w = np.eye(6, dtype=f)
+    return sparse.bsr_array(w, blocksize=(2, 2)) if kind == "bsr" else sparse.csr_array(w).asformat(kind)
+
+
+def put(a, name, at, value):
+    getattr(a, name)[at] = value
+
+
+@pytest.mark.parametrize(
+    ("kind", "spoil", "message"),
+    [
+        ("csr", lambda a: put(a, "indices", 5, 6), "indices[5] is 6, wanted 0..5"),
+        ("csc", lambda a: put(a, "indices", 5, 6), "indices[5] is 6, wanted 0..5"),
+        ("csc", lambda a: put(a, "indices", 5, 2_000_000_000), "indices[5] is 2000000000, wanted 0..5"),
+        ("csc", lambda a: put(a, "indices", 5, -1), "indices[5] is -1, wanted 0..5"),
+        ("csc", lambda a: put(a, "indptr", 2, 5), "indptr[3] is 3, less than indptr[2], which is 5"),
+        ("csc", lambda a: put(a, "indptr", 2, 10**9), "indptr[3] is 3, less than indptr[2], which is 1000000000"),
+        ("csc", lambda a: put(a, "indptr", 0, 1), "indptr goes from 1 to 6, wanted 0 to 6"),
+        ("csc", lambda a: put(a, "indptr", 6, 7), "indptr goes from 0 to 7, wanted 0 to 6"),
+        ("csc", lambda a: setattr(a, "indptr", a.indptr[1:]), "indptr has 6 entries, wanted 7 (one more than columns)"),
+        ("csc", lambda a: setattr(a, "indices", a.indices[1:]), "indices has 5 entries, data 6"),
+        ("csc", lambda a: setattr(a, "data", a.data[:, None]), "data has shape (6, 1), wanted [nnz]"),
+        ("bsr", lambda a: put(a, "indices", 2, 3), "indices[2] is 3, wanted 0..2"),
+        ("bsr", lambda a: put(a, "indptr", 1, 10**9), "indptr[2] is 2, less than indptr[1]"),
+        ("bsr", lambda a: setattr(a, "indptr", a.indptr[1:]), "indptr has 3 entries, wanted 4 (one more than rows of blocks)"),
+        ("bsr", lambda a: setattr(a, "data", a.data[:2]), "indices has 3 entries, data 2"),
+        ("bsr", lambda a: setattr(a, "data", np.ones((3, 4, 2), f)), "data has shape (3, 4, 2), wanted blocks [nnz, R, C] that fill"),
+        ("bsr", lambda a: setattr(a, "data", np.ones((3, 2, 0), f)), "data has shape (3, 2, 0), wanted blocks"),
+        ("bsr", lambda a: setattr(a, "data", np.ones(3, f)), "data has shape (3,), wanted blocks"),
+        ("coo", lambda a: put(a, "row", 5, 1_500_000_000), "row[5] is 1500000000, wanted 0..5"),
+        ("coo", lambda a: put(a, "col", 5, -1), "col[5] is -1, wanted 0..5"),
+        ("coo", lambda a: setattr(a, "data", a.data[1:]), "row has 6 entries, data 5"),
+        ("coo", lambda a: setattr(a, "data", a.data[:, None]), "data has shape (6, 1), wanted [nnz]"),
+        ("dia", lambda a: setattr(a, "offsets", np.array([0, 1])), "offsets has 2 entries, data has shape (1, 6)"),
+        ("lil", lambda a: put(a, "rows", 0, [0, 1]), "row 0 has 2 indices and 1 values"),
+        ("lil", lambda a: setattr(a, "rows", a.rows[1:]), "5 rows of indices and 6 of values, wanted 6"),
+        ("lil", lambda a: put(a, "rows", 0, [77]), "indices[0] is 77, wanted 0..5"),
+        ("lil", lambda a: put(a, "data", 0, ["x"]), "SciPy does not convert a (lil) to CSR: "),
+    ],
+)
+def test_broken_scipy_matrices_are_refused_before_scipy_reads_them(kind, spoil, message):
+    a = eye(kind)
+    spoil(a)
+    x = np.ones((20, 6), f)
+    for call in (CSRWeight.from_scipy, lambda a: ec.linear(x, a), lambda a: ec.explain(x, a), lambda a: ec.spmm(a, x.T)):
+        with pytest.raises(ValueError, match="^" + re.escape(f"CSRWeight.from_scipy: {message}")):
+            call(a)
+
+
+def test_scipy_index_arrays_that_are_no_integers():
+    for kind, name in (("csc", "indices"), ("csc", "indptr"), ("bsr", "indices")):
+        a = eye(kind)
+        setattr(a, name, getattr(a, name).astype(f))
+        with pytest.raises(TypeError, match=f"from_scipy: {name} has dtype float32, wanted integers"):
+            CSRWeight.from_scipy(a)
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "coo", "bsr", "lil"])
+def test_int8_values_are_never_added_up(kind):
+    """SciPy would wrap them."""
+    q, zeros, starts = np.array([100, 100], np.int8), np.zeros(2, np.int32), np.array([0, 2], np.int32)
+    if kind == "lil":
+        a = sparse.lil_array((1, 1), dtype=np.int8)
+        a.rows[0], a.data[0] = [0, 0], [100, 100]
+    else:
+        parts = {"coo": (q, (zeros, zeros)), "bsr": (q.reshape(2, 1, 1), zeros, starts)}.get(kind, (q, zeros, starts))
+        a = getattr(sparse, f"{kind}_array")(parts, shape=(1, 1))
+    with pytest.raises(ValueError, match="from_scipy: row 0 has index 0 twice; int8 values cannot be added up"):
+        CSRWeight.from_scipy(a, scale=np.ones(1, f))
+    if kind == "coo":
+        assert not a.has_canonical_format  # the caller's own
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "coo", "bsr", "dia"])
+def test_scipy_halves(kind):
+    """SciPy makes none, and converts few."""
+    w = matrix(6, 4, 0.5).astype(np.float16).astype(f)
+    a = sparse.csr_array(w).asformat(kind)
+    a.data = a.data.astype(np.float16)
+    assert_bits(CSRWeight.from_scipy(a).dequantize() + f(0), w)
+    assert a.data.dtype == np.float16
+
+
 def test_to_csr():
     w = matrix(20, 33, 0.4)
     w[3] = 0
@@ -202,6 +308,21 @@ def test_to_csr():
         ec.to_csr(np.full((2, 2), np.nan, f))
     with pytest.raises(TypeError, match="to_csr: w has dtype int64"):
         ec.to_csr(np.ones((2, 2), int))
+
+
+def test_bytes_are_counted_while_another_thread_derives():
+    w = ec.to_csr(np.eye(3, dtype=f))
+
+    class Part:
+        @property
+        def nbytes(self):
+            w.derived[len(w.derived)] = np.empty(5, np.uint8)  # as a first call might, amid the sum
+            return 3
+
+    stored = w.nbytes
+    w.derived[0] = Part()
+    assert w.nbytes == stored + 3
+    assert repr(w) == f"CSRWeight(3x3, 32 bits, csr, {stored + 3 + 5} bytes)"
 
 
 @pytest.mark.parametrize("bits", [None, 8])

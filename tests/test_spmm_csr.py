@@ -240,6 +240,35 @@ def test_spmm_of_a_scipy_matrix_with_one_vector(impl):
     assert ec.spmm(sparse.csr_array((3, 0), dtype=f), np.ones(0, f)).tolist() == [0, 0, 0]
 
 
+def test_a_scipy_matrix_stays_the_callers():
+    """Writable, whether the product was made or refused."""
+    sparse = pytest.importorskip("scipy.sparse")
+    a = sparse.csr_array(np.eye(3, dtype=f))
+    for b in (np.ones(3, f), np.ones((3, 2), f), np.ones((3, 17), f)):
+        assert_bits(ec.spmm(a, b), b)
+    with pytest.raises(ValueError, match="b has shape"):
+        ec.spmm(a, np.ones(4, f))
+    assert all(part.flags.writeable for part in (a.data, a.indices, a.indptr))
+    a.data *= 2
+    assert ec.spmm(a, np.ones(3, f)).tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize("part", ["data", "indices", "indptr"])
+@pytest.mark.parametrize("columns", [(), (1,), (2,)])
+def test_spmm_writes_over_no_part_of_a_scipy_matrix(part, columns):
+    sparse = pytest.importorskip("scipy.sparse")
+    a = sparse.csr_array((np.arange(1, 10, dtype=f), np.arange(9, dtype=np.int32) % 3, np.array([0, 3, 6, 9], np.int32)), shape=(3, 3))
+    room, given = np.zeros(20, np.int32), getattr(a, part)
+    own = room[: given.size].view(given.dtype)
+    own[:] = given
+    setattr(a, part, own)
+    out = room[given.size - 1 :][: int(np.prod((3, *columns)))]
+    before = room.copy()
+    with pytest.raises(ValueError, match=r"^spmm: out overlaps an input in memory$"):
+        ec.spmm(a, np.ones((3, *columns), f), out=out.view(f).reshape(3, *columns))
+    assert_bits(room, before)
+
+
 def test_a_broken_scipy_matrix_reaches_no_kernel():
     sparse = pytest.importorskip("scipy.sparse")
     for at, wrong, match in ((0, 3, r"indices\[0\] is 3, wanted 0\.\.2"), (1, -1, r"indices\[1\] is -1, wanted 0\.\.2")):

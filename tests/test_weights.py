@@ -122,6 +122,39 @@ def test_holds_no_caller_array():
     assert_bits(dense.dequantize(), W)
 
 
+def calls_with_callers_arrays():
+    """Every constructor, with arrays that it could keep as they are: name, call, arrays."""
+    f, ints = np.float32, np.int32
+    w, q, scale, grouped = W.copy(), Q.copy(), SCALE.copy(), np.ones((3, 1), f)
+    x, order, codes = np.ones((2, 4), f), np.arange(4, dtype=ints), Q.view(np.uint8) % 16
+    csr = np.ones(3, f), np.arange(3, dtype=np.uint16), np.arange(4, dtype=ints)
+    kept, places = np.ones((16, 2), f), np.tile(np.array([0, 1], np.uint8), (16, 1))
+    rows, one, zero = np.zeros((2, 4), np.uint8), np.ones(2, f), np.zeros(2, np.uint8)
+    out, bias, permuted = np.empty((2, 3), f), np.zeros(3, f), ec.Int4Weight.from_arrays(q, grouped, permutation=order)
+    blocks = np.zeros(18, np.uint8)
+    yield "pack", lambda: ec.pack(w), (w,)
+    yield "quantize", lambda: (ec.quantize(w), ec.quantize(w, bits=4), ec.quantize(w, group_size=32)), (w,)
+    yield "to_csr", lambda: (ec.to_csr(w), ec.to_csr(w, 8)), (w,)
+    yield "to_nm", lambda: ec.to_nm(kept, "2:2"), (kept,)
+    yield "Int8Weight", lambda: ec.Int8Weight.from_arrays(q, scale), (q, scale)
+    yield "Int4Weight", lambda: ec.Int4Weight.from_arrays(q, grouped, permutation=order), (q, grouped, order)
+    yield "Int4Weight, zero", lambda: ec.Int4Weight.from_arrays(codes, grouped, codes[:, :1]), (codes, grouped)
+    yield "Int4Weight, offset", lambda: ec.Int4Weight.from_arrays(codes, grouped, offset=grouped), (codes, grouped)
+    yield "Int4Weight, Q4_0", lambda: ec.Int4Weight.from_gguf_q4_0(blocks, (1, 32)), (blocks,)
+    yield "GroupedInt8Weight", lambda: ec.GroupedInt8Weight.from_arrays(q, grouped, permutation=order), (q, grouped, order)
+    yield "CSRWeight", lambda: ec.CSRWeight.from_arrays(*csr, (3, 3)), csr
+    yield "NMWeight", lambda: ec.NMWeight.from_arrays(kept, places, "2:4", (16, 4)), (kept, places)
+    yield "QuantizedRows", lambda: ec.QuantizedRows(rows, one, zero), (rows, one, zero)
+    yield "linear", lambda: ec.linear(x, permuted, bias, out=out), (x, bias, out)
+    yield "linear, float32", lambda: ec.linear(x, w[:3, :4], bias, out=out), (x, bias, out)
+
+
+@pytest.mark.parametrize(("call", "given"), [pytest.param(*rest, id=name) for name, *rest in calls_with_callers_arrays()])
+def test_the_callers_arrays_stay_writable(call, given):
+    call()
+    assert all(a.flags.writeable for a in given)
+
+
 def test_huge_scales():
     """Imported scales are kept, even where the weights they stand for are not."""
     w = ec.Int8Weight.from_arrays(np.array([[1, 2]], np.int8), np.array([3e38]))

@@ -51,7 +51,7 @@ int ec_csr_threads(double m, double entries, int threads)
 /* Reading by masks reads past a row's entries: near the end of all there are the last rows are read CSR. Where those end that are not. */
 static int64_t masked_rows(const ec_csr *w, int64_t n, int64_t row0, int64_t row1)
 {
-    while (row1 > row0 && w->indptr[row1] + 8 > w->indptr[n])
+    while (row1 > row0 && w->indptr[n] - w->indptr[row1] < 8)
         row1--;
     return row1;
 }

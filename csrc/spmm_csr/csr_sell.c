@@ -133,7 +133,7 @@ void ec_csr_sell(int64_t n, const ec_csr *w, void *form)
                 *active++ = (uint8_t)l;
         }
         for (int l = 0; l < lanes; l++)
-            for (int64_t e = w->indptr[rows[l]] + slice->steps; e < w->indptr[rows[l] + 1]; e++)
+            for (int64_t e = (int64_t)w->indptr[rows[l]] + slice->steps; e < w->indptr[rows[l] + 1]; e++)
                 put(w, e, to++, begin + at[2], begin + at[3]);
     }
 }

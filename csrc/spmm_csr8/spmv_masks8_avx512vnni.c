@@ -63,7 +63,7 @@ EC_INLINE void rows(int tokens, const ec_csr *w, int64_t n, int64_t words, const
             code[i] = w->codes + w->indptr[EC_MIN(first + i, n)];
         const int8_t *next = w->codes + w->indptr[EC_MIN(first + 4, n)];
         const int64_t ahead = (next - code[0]) / words + 1;
-        if (w->indptr[EC_MIN(first + 4, n)] + 64 <= w->indptr[n])
+        if (w->indptr[n] - w->indptr[EC_MIN(first + 4, n)] >= 64)
             four(tokens, 0, code, mask + first * words, words, x, next, ahead, found);
         else
             four(tokens, 1, code, mask + first * words, words, x, next, ahead, found);

@@ -208,5 +208,7 @@ def draw(found: BreakEven, path: str) -> None:
             axes.set_axisbelow(True)
             axes.set_title(f"{_columns([m])[0]}, {t} thread{'s' if t > 1 else ''}")
             axes.set_xlabel("% zeros")
+        low, high = grid[0, 0].get_ylim()
+        grid[0, 0].set_ylim(min(low, 0.5), max(high, 2))  # shared; three labels at least
         grid[0, -1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), title="circle: starts to win", title_fontsize=9)
         figure.savefig(path, format=kind(path))

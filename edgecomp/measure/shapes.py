@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,6 +31,11 @@ class Shape(NamedTuple):
             raise ValueError(f"shape {text!r}: wanted three whole numbers M,N,K, for example 512,4096,4096") from None
         if min(shape) < 1:
             raise ValueError(f"shape {text!r}: M, N and K must be 1 or more")
+        m, n, k = shape
+        largest, memory = 4 * max(m * n, m * k, n * k), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if largest > memory:
+            sizes = f"takes {largest / 2**30:.0f} GiB, this machine has {memory / 2**30:.1f}"
+            raise ValueError(f"shape {text!r}: its largest matrix, float32, {sizes}")
         return shape
 
 
