@@ -253,6 +253,11 @@ _REACH = {"avx2": 16, "avx512vbmi": 64}
 """Inputs that the int8 kernels for places of each output reach; elsewhere dense int8, by a dot product, is faster."""
 
 
+def nm_read(w: NMWeight) -> str:
+    """How an N:M weight is read that runs as one."""
+    return "read as it is stored" + ("" if w.scales is None else ", with sums of its negative values, derived at the first call")
+
+
 def _nm_struct(w: NMWeight) -> Any:
     """The struct ec_nm."""
     if w.pointers is None:

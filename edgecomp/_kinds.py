@@ -184,6 +184,7 @@ class CSR(_Matrix):
         _rising(indptr, np.zeros(0, np.int32), "indptr", strictly=False)
         within(indices, 0, k - 1, "indices")
         _rising(indices, indptr, "indices", strictly=True)
+        _values(data, "data")
         if scale is not None:
             finite(scale, "scale")
         indices = indices.astype(np.uint16 if k <= 65536 else np.int32, copy=False)
@@ -249,6 +250,7 @@ class NM(_Matrix):
             check_places(places, k, (n, m), "packed", i * each)
             if (pack_places(places, bits, block) != packed[i : i + step]).any():
                 raise ValueError(f"packed[{i}:{i + step}] has bits beyond its places, wanted zeros")
+        _values(a["values"].reshape(-1), "values")
         if scales is not None and sums is not None:
             finite(scales, "scales")
             within(sums, -127 * kept, 127 * kept, "sums")
@@ -313,6 +315,14 @@ def finite(values: Array, name: str) -> None:
     if where >= 0:
         found = values[divmod(where, values.shape[1])] if values.ndim == 2 else values[where]
         raise ValueError(f"{name}[{where}] is {found}, wanted finite values")
+
+
+def _values(values: Array, name: str) -> None:
+    """Refuses what no sparse weight is made from: NaN and Inf, of int8 -128. They take less to read than where they are takes to check."""
+    if values.dtype == np.int8:
+        within(values, -127, 127, name)
+    else:
+        finite(values, name)
 
 
 def _first_nonfinite(values: Array) -> int:

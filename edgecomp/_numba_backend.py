@@ -288,6 +288,11 @@ def nm_form(w: NMWeight, m: int, compute: str) -> Any:
     return w.served(m, compute, shared=m > 32 and 3 * w.n <= 2 * w.m and min(w.shape) > 0, reach=0)
 
 
+def nm_read(w: NMWeight) -> str:
+    """How an N:M weight is read that runs as one."""
+    return f"read {'as blocks of four outputs and of inputs' if w.block > 1 else 'in windows of 64 inputs'}, derived at the first call"
+
+
 def spmm_nm(x: Float32, w: NMWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
     limit = threads_for("spmm_nm", len(y), w.shape[0], w.kept, threads)
     _spmm_blocks(x, w.as_blocks(), bias, activation, y, limit)

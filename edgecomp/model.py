@@ -32,7 +32,7 @@ def load(path: str | os.PathLike[str], *, mmap: bool = True, verify: str = "stru
             file may be replaced or deleted, but not changed in place, which would change the weights; truncating it would end the
             process. False reads all of it into memory: for files that others write to.
         verify: "structure" checks directory, manifest, headers and sizes, and when a tensor is first taken its values that kernels rely
-            on: indices, finite scales. "full" checks those of all tensors now, and every CRC-32.
+            on: indices, finite scales, and those of sparse weights. "full" checks those of all tensors now, and every CRC-32.
 
     Raises:
         FormatError: the file breaks a rule; the message names file, tensor and rule.

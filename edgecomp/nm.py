@@ -10,7 +10,7 @@ from edgecomp.csr_blocks import Blocks, to_blocks
 from edgecomp.nm_places import index_bits, kept_inputs, pack_places, read_places, unpack_places
 from edgecomp.pruning import BLOCKS, check_block, read_pattern
 from edgecomp.quantization import codes_per_output, weight_array
-from edgecomp.sparse import CSRWeight
+from edgecomp.sparse import INT32_MAX, CSRWeight
 from edgecomp.weights import K_MAX_INT8, Float32, Int8Weight, Weight
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 K_MAX_UINT8 = 66311
 """The longest sums of uint8 times int8 that fit int32: 255 * 127 * 66311 is below 2**31."""
 
-NOTHING_DERIVED: dict[str, Any] = dict.fromkeys(("csr", "dense", "negatives", "blocks", "windows"))
+NOTHING_DERIVED: dict[str, Any] = dict.fromkeys(("csr", "dense", "floats", "negatives", "blocks", "windows"))
 
 
 class NMWeight(Weight):
@@ -29,11 +29,11 @@ class NMWeight(Weight):
     `values` are the panels of `DenseWeight` (int8: of `Int8Weight`) over the kept inputs; `packed` holds the places, b = 2 bits each for
     m <= 4 and 4 bits above, in uint32 words: entry 4 i + c of a word is in its byte c, from bit b * i on. Its shape is
     [ceil(N / block), words]; with block 1 [ceil(N / 16), words, 16]. Where a group holds fewer than n non-zeros, zeros are stored.
-    What no kernel serves is multiplied as CSR, or as dense int8, and the Numba kernels read forms of their own: derived when first needed;
-    from then on `nbytes` counts them.
+    What no kernel serves is multiplied as CSR, or as dense int8, compute="float32" wants int8 values as float32, and the Numba kernels read
+    forms of their own (C: sums of an output's negative int8 values): derived when first needed; from then on `nbytes` counts them.
     """
 
-    __slots__ = ("block", "blocks", "csr", "dense", "m", "n", "negatives", "packed", "scales", "sums", "values", "windows")
+    __slots__ = ("block", "blocks", "csr", "dense", "floats", "m", "n", "negatives", "packed", "scales", "sums", "values", "windows")
     values: npt.NDArray[Any]
     packed: npt.NDArray[np.uint32]
     scales: Float32 | None
@@ -43,6 +43,7 @@ class NMWeight(Weight):
     block: int
     csr: CSRWeight | None
     dense: Int8Weight | None
+    floats: "NMWeight | None"
     negatives: npt.NDArray[np.int32] | None
     blocks: Blocks | None
     windows: npt.NDArray[np.uint8] | None
@@ -160,20 +161,31 @@ class NMWeight(Weight):
             return np.asarray(values * self.scale[:, None], np.float32)
 
     def as_float32(self) -> "NMWeight":
-        """The same weight with the dequantised values."""
-        return self._packed(self._floats(), self.places(), self.shape, (self.n, self.m), self.block, None)
+        """The same weight with the dequantised values: of int8 values kept, and counted by `nbytes`."""
+        if self.scales is None:
+            return self
+        if self.floats is None:
+            floats = NMWeight._packed(self._floats(), self.places(), self.shape, (self.n, self.m), self.block, None)
+            object.__setattr__(self, "floats", floats)
+        assert self.floats is not None
+        return self.floats
 
     def as_csr(self) -> CSRWeight:
         """The same entries as CSR, zeros too; kept, and counted by `nbytes`."""
         if self.csr is None:
-            rows, kept = self.shape[0], self.kept
-            columns = np.repeat(self.columns(), self.block, axis=0)[:rows]
-            csr = CSRWeight.from_arrays(
-                self.kept_values().reshape(-1), columns.reshape(-1), np.arange(rows + 1, dtype=np.int64) * kept, self.shape, self.scale
-            )
-            object.__setattr__(self, "csr", csr)
+            columns = np.repeat(self.columns(), self.block, axis=0)[: self.shape[0]]
+            object.__setattr__(self, "csr", self._csr(self.kept_values().reshape(-1), columns.reshape(-1)))
         assert self.csr is not None
         return self.csr
+
+    def _csr(self, data: npt.NDArray[Any], columns: npt.NDArray[Any]) -> CSRWeight:
+        """Of entries that were checked as N:M: values that no CSRWeight would be made from (Inf of a huge scale) make no call fail."""
+        rows, k = self.shape
+        if rows * self.kept > INT32_MAX:
+            raise ValueError(f"NMWeight: {rows} outputs of {self.kept} inputs have to run as CSR here, which holds {INT32_MAX} entries")
+        indices = columns.astype(np.uint16 if k <= 65536 else np.int32, copy=False)
+        indptr = (np.arange(rows + 1) * self.kept).astype(np.int32)
+        return CSRWeight._build(shape=self.shape, data=data, indices=indices, indptr=indptr, scale=self.scale, derived={})
 
     def negative_sums(self) -> npt.NDArray[np.int32]:
         """Of each output's int8 values below zero, as `sums` of all; kept, and counted by `nbytes`."""
@@ -217,9 +229,13 @@ class NMWeight(Weight):
             q = np.zeros(self.shape, np.int8)
             columns = np.repeat(self.columns(), self.block, axis=0)[: self.shape[0]]
             np.put_along_axis(q, columns.astype(np.intp), self.kept_values(), axis=1)
-            object.__setattr__(self, "dense", Int8Weight.from_arrays(q, self.scale))
+            object.__setattr__(self, "dense", self._int8(packing.panels_n16k4(q)))
         assert self.dense is not None
         return self.dense
+
+    def _int8(self, panels: npt.NDArray[np.int8]) -> Int8Weight:
+        """Of values that were checked as N:M: zeros change neither scales nor sums."""
+        return Int8Weight._build(shape=self.shape, panels=panels, scales=self.scales, sums=self.sums)
 
     def served(self, m: int, compute: str, shared: bool, reach: int, few: int = 0) -> "NMWeight | CSRWeight | Int8Weight":
         """The form that compiled code multiplies with m rows of x: itself if there are kernels for outputs that share inputs (`shared`), or
@@ -258,7 +274,28 @@ class NMWeight(Weight):
     @property
     def nbytes(self) -> int:
         """Bytes held: values, places, scales, and the forms derived from them, if they were."""
-        return super().nbytes + sum(w.nbytes for w in (self.csr, self.dense, self.negatives, self.blocks, self.windows) if w is not None)
+        derived = self.csr, self.dense, self.floats, self.negatives, self.blocks, self.windows
+        return super().nbytes + sum(w.nbytes for w in derived if w is not None)
+
+
+class Outline(NMWeight):
+    """An N:M weight for asking a backend what would run: the forms that it is served as have sizes and no values, and nothing is kept."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, w: NMWeight, compute: str) -> "Outline":
+        fields = {name: getattr(w, name) for name in NMWeight.__slots__} | NOTHING_DERIVED
+        floats = {"scales": None, "sums": None} if compute == "float32" else {}
+        return cls._build(**fields | floats, shape=w.shape)
+
+    def as_csr(self) -> CSRWeight:
+        entries = self.shape[0] * self.kept
+        data = np.empty(entries, np.float32 if self.scales is None else np.int8)
+        return self._csr(data, np.empty(entries, np.uint16 if self.shape[1] <= 65536 else np.int32))
+
+    def as_int8(self) -> Int8Weight:
+        return self._int8(np.empty(0, np.int8))
 
 
 def _rebuild(cls: type[NMWeight], values: Any, places: Any, shape: Any, nm: Any, block: int, scale: Any) -> NMWeight:

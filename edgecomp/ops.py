@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edgecomp import arrays, backend, pool, reference
 from edgecomp.grouped import K_MAX_GROUP, GroupedWeight
-from edgecomp.nm import NMWeight
+from edgecomp.nm import NMWeight, Outline
 from edgecomp.reference import ACTIVATIONS
 from edgecomp.sparse import CSRWeight, borrowed
 from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows, Weight
@@ -146,7 +146,7 @@ def linear(
     if not quantized and not (flat and x.flags.num & _PLAIN == _PLAIN):
         x = arrays.rows(x)
     if isinstance(w, NMWeight):
-        w = use.nm_form(w, len(y), how)
+        w = use.nm_form(w.as_float32() if how == "float32" else w, len(y), how)
         op = w.op
     if how == "float32":
         op = _float_op(w)
@@ -154,7 +154,7 @@ def linear(
         use.gemm_s8c(x, w, bias, activation, y, scale, out_zero, limit)
         return out
     gemm = getattr(use, op)
-    if how == "float32" and isinstance(w, (CSRWeight, NMWeight)) and w.scale is not None:
+    if how == "float32" and isinstance(w, CSRWeight) and w.scale is not None:
         w = w.as_float32()
     if scale is None:
         gemm(x, w, bias, activation, y, limit)
@@ -380,8 +380,12 @@ def explain(x: Any, w: Any, *, compute: str | None = None, threads: int | None =
     limit = pool.limit(threads, "linear: threads")
     use = backend.current()
     if isinstance(weight, NMWeight):
-        form = use.nm_form(weight, m, how)
-        if form is not weight:
+        if how == "float32" and weight.scales is not None:
+            notes.append("w: its values converted to float32, derived at the first call")
+        form = use.nm_form(Outline.of(weight, how), m, how)
+        if isinstance(form, NMWeight):
+            notes.append(f"w: {use.nm_read(form)}")
+        else:
             kind = "CSR" if isinstance(form, CSRWeight) else "dense int8"
             notes.append(f"w: {weight.pattern} run as {kind}, derived at the first call")
         weight = form

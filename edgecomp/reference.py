@@ -239,6 +239,11 @@ def nm_form(w: NMWeight, m: int, compute: str) -> NMWeight:
     return w
 
 
+def nm_read(w: NMWeight) -> str:
+    """How an N:M weight is read that runs as one."""
+    return "read as it is stored"
+
+
 def spmm_nm(x: Float32, w: NMWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
     """y [M, N] = activation(x w^T + bias) over the kept inputs of w: what x has elsewhere, NaN too, has no effect."""
     values, v = w.kept_values(), np.empty(y.shape, np.float32)

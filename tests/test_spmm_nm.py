@@ -1,5 +1,8 @@
 """spmm_nm, spmm_nm8: linear with N:M weights. Every bit of the int8 form is promised."""
 
+import itertools
+import pickle
+
 import numpy as np
 import pytest
 from cases import EXACT, LAYOUTS, SPECIAL, assert_bits, bits
@@ -7,7 +10,8 @@ from guard import filled, padded_output
 from naive import linear_int8
 
 import edgecomp as ec
-from edgecomp import reference
+from edgecomp import backend, reference
+from edgecomp.nm import NOTHING_DERIVED
 
 f = np.float32
 rng = np.random.default_rng(12)
@@ -162,12 +166,73 @@ def test_float32_compute_int8_output_and_spmm(impl):
             ec.linear(ec.quantize_rows(x, group_size=32), w)
 
 
-def test_explain(impl):
-    x = np.zeros((4, 64), f)
-    for block in (1, 16):
-        for bits_, ops in ((None, ("spmm_nm", "spmm_csr")), (8, ("spmm_nm8", "spmm_csr8", "gemm_s8c"))):
-            e = ec.explain(x, ec.to_nm(pruned(32, 64, "2:4", block), "2:4", block, bits_))
-            assert e.op in ops
-            assert ("2:4 run as CSR" in str(e)) == e.op.startswith("spmm_csr")
-            assert ("2:4 run as dense int8" in str(e)) == (e.op == "gemm_s8c")
+AVX512 = {f"c:{isa}" for isa in ("avx512", "avx512vnni", "avx512vbmi", "avx512fp16", "amx")}
+
+
+def serves(impl, m, pattern, block, bits_):
+    """The op that m rows should run; None: int8 values with places of each output in C, where it depends on what a kernel reaches."""
+    (n, of), own = map(int, pattern.split(":")), "spmm_nm8" if bits_ else "spmm_nm"
+    if impl == "reference":
+        return own
+    if bits_ is None:
+        kernel = m > 1 and block > 1 if impl == "numba" else block > 1 or (m <= 24 and impl in AVX512)
+        return own if kernel else "spmm_csr"
+    if impl != "numba":
+        return own if block > 1 else None
+    pays = 3 * n <= 2 * of
+    if pays and (m > 32 if block > 1 else m >= 16 and 64 % of == 0 and backend.current()._module("_tile_nm8").CAN):
+        return own
+    return "spmm_csr8" if block == 1 and m > 32 and 3 * n <= of else "gemm_s8c"
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "1:4", "3:4", "3:7"])
+def test_explain(impl, pattern, monkeypatch):
+    """What is said to run is what should, and does; nothing is derived by saying so, and what linear derives is said."""
+    ran, use = [], backend.current()
+
+    def seen(op, run):
+        return lambda *arguments: (ran.append(op), run(*arguments))[1]
+
+    for op in ("spmm_nm", "spmm_nm8", "spmm_csr", "spmm_csr8", "gemm_s8c"):
+        monkeypatch.setattr(use, op, seen(op, getattr(use, op)))
+    for block, bits_ in itertools.product((1, 16, 64), (None, 8)):
+        p = pruned(64, 130, pattern, block)
+        for m, compute in itertools.product((1, 8, 24, 25, 128), (None, "float32")):
+            w, x, case = ec.to_nm(p, pattern, block, bits_), np.ones((m, 130), f), (m, block, bits_, compute)
+            stored = w.nbytes
+            e = ec.explain(x, w, compute=compute)
+            assert w.nbytes == stored, case
+            assert all(getattr(w, name) is None for name in NOTHING_DERIVED), case
+            ran.clear()
+            ec.linear(x, w, compute=compute)
+            assert ran[0] == e.op, case
+            assert e.op == (serves(impl, m, pattern, block, None if compute else bits_) or e.op), case
+            assert (f"{pattern} run as CSR" in str(e)) == e.op.startswith("spmm_csr"), case
+            assert (f"{pattern} run as dense int8" in str(e)) == (e.op == "gemm_s8c"), case
+            assert ("derived at the first call" in str(e)) == (w.nbytes > stored), (case, e)
+            again = ec.explain(x, w, compute=compute)
+            assert (again.op, again.notes) == (e.op, e.notes), case
             assert e.threads >= 1
+
+
+@pytest.mark.parametrize("block", [1, 16])
+def test_float32_values_of_int8_are_kept(impl, block):
+    w = ec.to_nm(pruned(40, 130, "2:4", block), "2:4", block, 8)
+    stored, x = w.nbytes, rng.standard_normal((40, 130)).astype(f)
+    wanted = ec.linear(x, w, compute="float32")
+    held, values = w.nbytes, w.as_float32()
+    assert held >= stored + values.nbytes > stored
+    assert_bits(ec.linear(x, w, compute="float32"), wanted)
+    assert_bits(ec.linear(x, values), wanted)
+    assert (w.nbytes, w.as_float32()) == (held, values)
+    assert values.as_float32() is values
+    assert pickle.loads(pickle.dumps(w)).nbytes == stored
+
+
+@pytest.mark.parametrize("block", [1, 16])
+def test_float32_values_that_overflow(impl, block):
+    """A scale may be so large: the weight is none that `from_arrays` would take, but runs."""
+    q, places = np.array([[127, 1, 127]], np.int8), [[0, 0, 0]]
+    w = ec.NMWeight.from_arrays(q, places, "1:2", (1, 6), block=block, scale=np.array([3e38], f))
+    for m in (1, 40):
+        assert (ec.linear(np.ones((m, 6), f), w, compute="float32") == np.inf).all()

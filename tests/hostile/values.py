@@ -57,6 +57,8 @@ def files() -> Iterator[Case]:
             yield f"{kind} indptr[{at}] = {value}", where + "indptr goes from", change(kind, "w", "indptr", put(at, value))
         for at, value in ((5, 0), (5, 10**9), (5, -(2**31)), (39, 10**6)):
             yield f"{kind} indptr[{at}] = {value}", where + r"indptr\[\d+\] is", change(kind, "w", "indptr", put(at, value))
+        for value in (NAN, INF, -INF) if kind == "csr" else (-128,):
+            yield f"{kind} value {value}", where + rf"data\[11\] is {value}, wanted", change(kind, "w", "data", put(11, value))
     wide = ec_wide()
     for value in (70001, -1, 2**31 - 1):
         members, manifest = members_of({"w": wide})
@@ -90,6 +92,12 @@ def files() -> Iterator[Case]:
         yield f"{kind} places that fall", where + r"group 2 of packed\[1\] has 1 after 3", falls
         beyond = change(kind, "own", "packed", put_place(47, 1, 2))
         yield f"{kind} bits beyond the places", where + r"packed\[0:\d+\] has bits beyond its places", beyond
+    for name in ("own", "shared"):
+        for value in (NAN, INF, -INF):
+            made = change("nm", name, "values", put((1, 2, 3), value))
+            yield f"nm {name} value {value}", rf"tensor 'nm': values\[\d+\] is {value}, wanted", made
+        made = change("nm_int8", name, "values", put((1, 2, 3, 1), -128))
+        yield f"nm_int8 {name} value -128", r"tensor 'nm_int8': values\[\d+\] is -128, wanted -127\.\.127", made
     for value in (NAN, INF, -INF):
         yield f"nm_int8 scale {value}", r"tensor 'nm_int8': scales\[3\] is", change("nm_int8", "own", "scales", put(3, value))
     sums = change("nm_int8", "own", "sums", put(7, -127 * 36 - 1))
