@@ -10,7 +10,7 @@ import numpy.typing as npt
 from edgecomp import reference
 from edgecomp._edgecomp_c import ffi, lib
 from edgecomp.grouped import GroupedInt8Weight, GroupedWeight, Int4Weight
-from edgecomp.nm import NMWeight
+from edgecomp.nm import K_MAX_UINT8, NMWeight
 from edgecomp.packing import aligned_empty
 from edgecomp.sparse import CSRWeight
 from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows
@@ -246,11 +246,16 @@ _forming = threading.Lock()
 
 def nm_form(w: NMWeight, m: int, compute: str) -> Any:
     """What an N:M weight runs as."""
-    return w.served(m, compute, shared=True, reach=_REACH.get(variant("spmm_nm8"), 0), few=24 if lib.ec_isa_allows(b"avx512") else 0)
+    if compute != "int8":
+        return w if w.block > 1 or (m <= FEW_NM and lib.ec_isa_allows(b"avx512")) else w.as_csr()
+    form = lib.ec_nm8_form(m, w.n, w.m, w.block)
+    if form == lib.EC_NM8_DENSE or w.kept > K_MAX_UINT8:
+        return w.as_int8()
+    return w if form == lib.EC_NM8_OWN else w.as_csr()
 
 
-_REACH = {"avx2": 16, "avx512vbmi": 64}
-"""Inputs that the int8 kernels for places of each output reach; elsewhere dense int8, by a dot product, is faster."""
+FEW_NM = 24
+"""Rows up to which AVX-512 decodes the places of each output faster than CSR's blocks are read."""
 
 
 def nm_read(w: NMWeight) -> str:

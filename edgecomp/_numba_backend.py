@@ -281,11 +281,11 @@ def csr_form(w: CSRWeight, m: int) -> str:
 def nm_form(w: NMWeight, m: int, compute: str) -> Any:
     """What an N:M weight runs as. Few rows leave lanes empty, and patterns of more than two thirds nothing to gain over dense int8."""
     if compute != "int8":
-        return w.served(m, compute, shared=m > 1 and min(w.shape) > 0, reach=0)
+        return w.served(m, compute, shared=m > 1 and min(w.shape) > 0)
     own = w.block == 1 and m >= 16 and 64 % w.m == 0 and w.kept <= K_MAX_UINT8 and min(w.shape) > 0 and 3 * w.n <= 2 * w.m
     if own and _module("_tile_nm8").CAN:
         return w
-    return w.served(m, compute, shared=m > 32 and 3 * w.n <= 2 * w.m and min(w.shape) > 0, reach=0)
+    return w.served(m, compute, shared=m > 32 and 3 * w.n <= 2 * w.m and min(w.shape) > 0)
 
 
 def nm_read(w: NMWeight) -> str:

@@ -237,21 +237,15 @@ class NMWeight(Weight):
         """Of values that were checked as N:M: zeros change neither scales nor sums."""
         return Int8Weight._build(shape=self.shape, panels=panels, scales=self.scales, sums=self.sums)
 
-    def served(self, m: int, compute: str, shared: bool, reach: int, few: int = 0) -> "NMWeight | CSRWeight | Int8Weight":
-        """The form that compiled code multiplies with m rows of x: itself if there are kernels for outputs that share inputs (`shared`), or
-        with places of their own: for int8 that find a quad among `reach` inputs, for float32 of up to `few` rows. Else CSR; or dense int8,
-        which few rows, and patterns of more than a third, leave nothing to gain over."""
+    def served(self, m: int, compute: str, shared: bool) -> "NMWeight | CSRWeight | Int8Weight":
+        """The form that code without kernels for places of each output multiplies with m rows of x: itself if it has one for outputs that
+        share inputs (`shared`), else CSR; or dense int8, which few rows, and patterns of more than a third, leave nothing to gain over."""
         eight = compute == "int8"
-        kernel = shared if self.block > 1 else self.window() <= reach if eight else m <= few
-        if kernel and (not eight or self.kept <= K_MAX_UINT8):
+        if shared and self.block > 1 and (not eight or self.kept <= K_MAX_UINT8):
             return self
         if eight and (not shared or (self.block == 1 and (m < 16 or 3 * self.n > self.m))):
             return self.as_int8()
         return self.as_csr()
-
-    def window(self) -> int:
-        """From how many neighbouring inputs four kept inputs in a row come at most: up to 64."""
-        return max(self.m * ((4 * q + 3) // self.n - 4 * q // self.n + 1) for q in range(self.n))
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         parts: dict[str, npt.NDArray[Any]] = {"values": self.values, "packed": self.packed}

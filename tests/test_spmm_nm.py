@@ -170,7 +170,7 @@ AVX512 = {f"c:{isa}" for isa in ("avx512", "avx512vnni", "avx512vbmi", "avx512fp
 
 
 def serves(impl, m, pattern, block, bits_):
-    """The op that m rows should run; None: int8 values with places of each output in C, where it depends on what a kernel reaches."""
+    """The op that m rows should run."""
     (n, of), own = map(int, pattern.split(":")), "spmm_nm8" if bits_ else "spmm_nm"
     if impl == "reference":
         return own
@@ -178,7 +178,15 @@ def serves(impl, m, pattern, block, bits_):
         kernel = m > 1 and block > 1 if impl == "numba" else block > 1 or (m <= 24 and impl in AVX512)
         return own if kernel else "spmm_csr"
     if impl != "numba":
-        return own if block > 1 else None
+        squares = impl == "c:amx"
+        pays = not squares or 3 * n <= of or m * n <= 2 * of
+        if block == 1:
+            window = max(of * ((4 * q + 3) // n - 4 * q // n + 1) for q in range(n))
+            reach = {"c:avx2": 16, "c:avx512vbmi": 64, "c:avx512fp16": 64, "c:amx": 64}.get(impl, 0)
+            pays = window <= reach and (m * n <= 8 * of or not (squares or (2 * n >= of and impl == "c:avx512fp16")))
+        if pays:
+            return own
+        return "gemm_s8c" if squares or (block == 1 and (m < 16 or 3 * n > of)) else "spmm_csr8"
     pays = 3 * n <= 2 * of
     if pays and (m > 32 if block > 1 else m >= 16 and 64 % of == 0 and backend.current()._module("_tile_nm8").CAN):
         return own
@@ -206,7 +214,7 @@ def test_explain(impl, pattern, monkeypatch):
             ran.clear()
             ec.linear(x, w, compute=compute)
             assert ran[0] == e.op, case
-            assert e.op == (serves(impl, m, pattern, block, None if compute else bits_) or e.op), case
+            assert e.op == serves(impl, m, pattern, block, None if compute else bits_), case
             assert (f"{pattern} run as CSR" in str(e)) == e.op.startswith("spmm_csr"), case
             assert (f"{pattern} run as dense int8" in str(e)) == (e.op == "gemm_s8c"), case
             assert ("derived at the first call" in str(e)) == (w.nbytes > stored), (case, e)
