@@ -66,10 +66,11 @@ def best_format(
 ) -> Weight:
     """The weight in the form in which `linear` is fastest on this machine: never one slower than dense float32.
 
-    Measures `linear` with dense float32, int8 and int4 weights, with CSR where there are zeros, and with every N:M pattern that the zeros
-    follow, the last two with float32 and int8 values. Dense float32 is returned unless another form was at least 3 % faster. This takes
-    from a fraction of a second to some seconds, once: what was measured is kept in $XDG_CACHE_HOME/edgecomp (~/.cache/edgecomp) for
-    this CPU, backend, version, shape, batch, thread limit and density. `compare_formats` shows the figures.
+    Measures `linear` with dense float32, int8 and int4 weights, with CSR from 30 % zeros on, and with the tightest N:M pattern that the
+    zeros follow, for each size of block, the last two with float32 and int8 values. Dense float32 is returned unless another form was
+    at least 3 % faster. This takes from a fraction of a second to some seconds, once: what was measured is kept in
+    $XDG_CACHE_HOME/edgecomp (~/.cache/edgecomp) for this CPU, backend, version, shape, batch, thread limit and density.
+    `compare_formats` shows the figures.
 
     Args:
         w: float32 [N, K] (out_features, in_features), finite, pruned or not; or a weight with float32 values (32 `bits`).

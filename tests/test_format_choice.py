@@ -61,10 +61,15 @@ def test_forms_of_a_matrix() -> None:
 
 
 @pytest.mark.parametrize("block", [1, 16, 32, 64])
-@pytest.mark.parametrize("pattern", ["2:4", "1:4", "3:7", "1:16", "5:9", "1:2"])
+@pytest.mark.parametrize("pattern", ["2:4", "1:4", "3:7", "1:16", "5:9", "1:2", "3:4", "12:16"])
 def test_patterns_are_found(pattern: str, block: int) -> None:
     w = rng.standard_normal((150, 126)).astype(f)
     assert forms.patterns(ec.prune(w, pattern=pattern, block=block)) == [(pattern, block)]
+
+
+@pytest.mark.parametrize("pattern", ["4:5", "13:16", "7:8"])
+def test_patterns_that_leave_too_much(pattern: str) -> None:
+    assert forms.patterns(ec.prune(rng.standard_normal((150, 130)).astype(f), pattern=pattern)) == []
 
 
 def test_patterns_of_several_blocks() -> None:

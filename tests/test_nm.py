@@ -91,6 +91,16 @@ def test_violations_are_named():
     assert ec.to_nm(w, "2:4").block == 1
 
 
+@pytest.mark.parametrize("block", [16.0, np.float32(16), np.array([16]), np.array([16, 16]), "16", True, 17])
+def test_block_is_an_int(block):
+    with pytest.raises(ValueError, match=r"to_nm: block is .*, wanted 1, 16, 32 or 64"):
+        ec.to_nm(np.zeros((2, 4), f), "2:4", block)
+    for of in (16, np.int64(16), np.uint8(16)):
+        w = ec.to_nm(np.zeros((2, 4), f), "2:4", of)
+        assert type(w.block) is int
+        assert w.layout == "nm2:4b16"
+
+
 def test_block_is_found():
     for block in (1, 16, 32, 64):
         assert ec.to_nm(ec.prune(rng.standard_normal((128, 64)).astype(f), pattern="2:4", block=block), "2:4").block == block
@@ -128,6 +138,9 @@ def test_weight_is_frozen_and_copies():
 BAD = [
     (ValueError, "pattern is '3:2'", {"pattern": "3:2"}),
     (ValueError, "block is 2", {"block": 2}),
+    (ValueError, "block is 16.0", {"block": 16.0}),
+    (ValueError, r"block is array\(\[16\]\)", {"block": np.array([16])}),
+    (ValueError, "block is None", {"block": None}),
     (TypeError, "shape is 6", {"shape": 6}),
     (ValueError, r"shape is \(1099511627776, 1099511627776\)", {"shape": (2**40, 2**40)}),
     (ValueError, r"shape is \(-2, 6\)", {"shape": (-2, 6)}),
@@ -143,6 +156,8 @@ BAD = [
     (ValueError, r"group 0 of indices\[0\] has 0 twice", {"indices": np.zeros((1, 1, 16), np.uint32)}),
     (ValueError, "indices has bits beyond its places", {"indices": np.full((1, 1, 16), 0x01000100, np.uint32)}),
     (TypeError, "indices has dtype float32", {"indices": np.zeros((2, 4), f)}),
+    (ValueError, "indices is a list whose rows differ in length", {"indices": [[0, 1, 0, 1], [2, 3, 0]]}),
+    (ValueError, r"indices has shape \(0,\), wanted \(2, 4\)", {"indices": []}),
     (ValueError, r"indices\[0, 1\] is 4, wanted 0\.\.3 in group 0", {"indices": [[0, 4, 0, 1], [0, 1, 0, 1]]}),
     (ValueError, r"indices\[1, 3\] is 2, wanted 0\.\.1 in group 1", {"indices": [[0, 1, 0, 1], [0, 1, 0, 2]]}),
     (ValueError, r"indices\[0, 0\] is -1", {"indices": [[-1, 1, 0, 1], [0, 1, 0, 1]]}),
@@ -157,3 +172,9 @@ def test_from_arrays_refuses(error, message, change):
     assert ec.NMWeight.from_arrays(**good).shape == (2, 6)
     with pytest.raises(error, match=f"NMWeight.from_arrays: .*{message}"):
         ec.NMWeight.from_arrays(**(good | change))
+
+
+def test_indices_of_nothing():
+    for shape in ((0, 6), (2, 0), (0, 0)):
+        values = np.ones((shape[0], 4 if shape[1] else 0), f)  # 2:4 of 6 inputs
+        assert ec.NMWeight.from_arrays(values, [[]] * shape[0], "2:4", shape).dequantize().shape == shape

@@ -73,11 +73,11 @@ def patterns(w: Float32) -> list[tuple[str, int]]:
     """The N:M patterns of w's zeros, as (pattern, block): for each block the one that stores least, if it stores less than larger
     blocks do."""
     used = w != 0
-    nonzeros, found, least = np.count_nonzero(used), [], WORTH_NM
+    nonzeros, found, least = np.count_nonzero(used), [], 1.0
     for block in BLOCKS[::-1]:
         shared = used if block == 1 else np.logical_or.reduceat(used, np.arange(0, len(used), block), axis=0)
         stored, n, m = min(_tightest(shared, m) for m in range(2, 17))
-        if stored < least and stored * w.size <= SLACK * nonzeros:
+        if n <= WORTH_NM * m and stored < least and stored * w.size <= SLACK * nonzeros:
             found.append((f"{n}:{m}", block))
             least = stored
     return found
