@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -116,7 +117,7 @@ def loads(data: bytes) -> Keys:
         raise ValueError(f"has {len(data)} bytes, at most {MAX_BYTES} are read")
     try:
         document = json.loads(
-            data.decode(), object_pairs_hook=_pairs, parse_int=_int, parse_constant=_refuse_constant
+            data.decode(), object_pairs_hook=_pairs, parse_int=_int, parse_float=_float, parse_constant=_refuse_constant
         )  # bytes would be searched for UTF-16
     except RecursionError:
         raise ValueError("is nested too deeply") from None
@@ -172,6 +173,13 @@ def _int(digits: str) -> int:
     if len(digits) > 100:
         raise ValueError(f"has a number of {len(digits)} digits")
     return int(digits)
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"has {digits[:80]}, which no float64 holds")
+    return value
 
 
 def _refuse_constant(name: str) -> Any:

@@ -31,6 +31,7 @@ class Writer:
 
     def __init__(self, path: str) -> None:
         self.path = os.path.realpath(path)  # a symbolic link stays, what it names is replaced
+        check_replaceable(self.path)
         folder, name = os.path.split(self.path)
         self._temporary = os.path.join(folder, f".{name[:200]}.{os.urandom(8).hex()}.tmp")
         self._fd = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -149,6 +150,14 @@ class Writer:
     def _end_beside(self) -> None:
         if self._beside is not None:
             self._beside.shutdown()
+
+
+def check_replaceable(path: str) -> None:
+    """Refuses the name of a folder, a pipe or a device: a file would take its place."""
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(errno.EINVAL, "is no regular file", path)
 
 
 def _reserve(fd: int, at: int, size: int) -> None:

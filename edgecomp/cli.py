@@ -35,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Bad arguments raise SystemExit(2), as argparse does.
     """
+    for name in ("stdout", "stderr"):  # None where the shell has closed them
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     arguments = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace], None] = arguments.run
     try:
@@ -228,20 +231,25 @@ def _bench(arguments: argparse.Namespace) -> None:
 
 
 def _break_even(arguments: argparse.Namespace) -> None:
-    from edgecomp.measure import break_even, picture, report
+    from edgecomp.measure import break_even, picture, report, shapes
 
     if arguments.roof or arguments.int8 or arguments.f32:
         arguments.refuse("--break-even goes alone")
     if arguments.shape and (len(arguments.shape) > 1 or len(arguments.shape[0]) != 2):
         arguments.refuse("argument --shape: wanted N,K, once, with --break-even; --batch gives the rows")
+    quick = arguments.quick
+    shape = tuple(arguments.shape[0]) if arguments.shape else break_even.QUICK_SHAPE if quick else break_even.SHAPE
+    for m in arguments.batch or ():
+        try:
+            shapes.Shape.parse(f"{m},{shape[0]},{shape[1]}")
+        except ValueError as error:  # more than this machine's memory
+            arguments.refuse(f"argument --batch: {error}")
     for path, option in ((arguments.plot, "--plot"), (arguments.json, "--json")):
         if path not in (None, "-"):
             _check_writable(path, f"choose another file with {option} FILE")
     if arguments.plot and (refusal := picture.refuse(arguments.plot)):
         raise RuntimeError(refusal)
-    quick = arguments.quick
     threads = arguments.threads or tuple(dict.fromkeys((1, ec.info()["machine"]["cores"])))
-    shape = tuple(arguments.shape[0]) if arguments.shape else break_even.QUICK_SHAPE if quick else break_even.SHAPE
     sparsities = break_even.QUICK_SPARSITIES if quick else break_even.SPARSITIES
     patterns = break_even.QUICK_PATTERNS if quick else break_even.PATTERNS
     batches = arguments.batch or break_even.BATCHES

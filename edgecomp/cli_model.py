@@ -161,10 +161,13 @@ def _import(arguments: argparse.Namespace) -> None:
     kept = size = 0
     with ec.ModelWriter(arguments.destination, tensors.metadata) as writer, Progress(len(tensors), "importing") as progress:
         for name, value in tensors.items():
-            tensor = _quantized(value, arguments.bits, arguments.group_size) if arguments.bits else value
+            try:
+                tensor = _quantized(value, arguments.bits, arguments.group_size) if arguments.bits else value
+                writer.add(name, tensor)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{arguments.source}: {name}: {error}") from error
             kept += isinstance(tensor, Weight)
             size += tensor.nbytes
-            writer.add(name, tensor)
             progress.advance()
     said = f"{len(tensors)} tensors of {kind}, {kept} quantised, {size:,} bytes"
     print(f"written: {os.path.abspath(arguments.destination)}: {said}", file=sys.stderr)

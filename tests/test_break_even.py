@@ -158,6 +158,7 @@ def test_picture_labels_its_speeds(fastest: float, tmp_path: Path, monkeypatch: 
         (["--break-even", "--shape", "2,3", "--shape", "2,3"], "wanted N,K, once"),
         (["--break-even", "--batch", "0"], "wanted numbers of rows"),
         (["--break-even", "--batch", ""], "wanted numbers of rows"),
+        (["--break-even", "--batch", "8,99999999999"], "argument --batch: shape '99999999999,"),
         (["--batch", "8"], "are for --break-even"),
         (["--int8", "--plot", "a.png"], "are for --break-even"),
         (["--int8", "--shape", "2,3"], "M,N,K"),

@@ -62,6 +62,16 @@ def test_a_reader_that_leaves_early_is_no_error_message() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_without_standard_output_or_error(closed: str, tmp_path: Path) -> None:
+    script = f"cd {tmp_path}; {sys.executable} -c 'import numpy; numpy.savez(\"in.npz\", w=numpy.ones(3))'"
+    script += f"; {sys.executable} -m edgecomp info {closed} && {sys.executable} -m edgecomp import in.npz out.npz {closed}"
+    done = subprocess.run(script, shell=True, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 0
+    assert list(ec.load(tmp_path / "out.npz")) == ["w"]
+
+
 def test_interrupted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt

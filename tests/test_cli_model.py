@@ -141,6 +141,57 @@ def test_import_refuses(model: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert sorted(os.listdir(tmp_path)) == ["in.npz", "model.npz"]
 
 
+@pytest.mark.parametrize(
+    ("array", "options", "message"),
+    [
+        (np.array(["a"]), [], "dtype <U1"),
+        (np.zeros(3, "M8[D]"), [], "dtype datetime64"),
+        (np.full((16, 16), 1e300), ["--bits", "8"], "beyond float32"),
+    ],
+)
+def test_import_names_what_it_cannot_take(
+    array: np.ndarray, options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "in.npz", w=W, odd=array)
+    assert main(["import", str(tmp_path / "in.npz"), str(tmp_path / "out.npz"), *options]) == 1
+    err = capsys.readouterr().err
+    assert "in.npz: odd: " in err
+    assert message in err
+    assert os.listdir(tmp_path) == ["in.npz"]
+
+
+def test_import_does_not_wait_for_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert main(["import", str(tmp_path / "pipe"), str(tmp_path / "out.npz")]) == 1
+    assert "pipe: is no regular file" in capsys.readouterr().err
+
+
+def test_export_of_scalars(tmp_path: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.numpy")
+    ec.save(tmp_path / "m.npz", {"scalar": np.float32(3), "turned": W.T, "none": np.zeros((0, 3))})
+    assert main(["export", str(tmp_path / "m.npz"), str(tmp_path / "out.safetensors")]) == 0
+    got = safetensors.load_file(tmp_path / "out.safetensors")
+    assert {name: a.shape for name, a in got.items()} == {"scalar": (), "turned": (64, 32), "none": (0, 3)}
+    np.testing.assert_array_equal(got["turned"], W.T)
+
+
+def test_export_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("safetensors")
+    source, out = tmp_path / "m.npz", tmp_path / "out.safetensors"
+    ec.save(source, {"fine": W, "odd": np.ones(3, np.complex128)})
+    assert main(["export", str(source), str(out)]) == 1
+    assert "out.safetensors: odd: dtype complex128 is none of safetensors'" in capsys.readouterr().err
+    ec.save(source, {"fine": W})
+    assert main(["export", str(source), str(tmp_path / "nowhere" / "out.safetensors")]) == 1
+    assert "nowhere/out.safetensors: " in capsys.readouterr().err
+    os.mkfifo(tmp_path / "pipe")
+    for path, message in ((tmp_path, "Is a directory"), (tmp_path / "pipe", "is no regular file")):
+        assert main(["export", str(source), str(path)]) == 1
+        assert message in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path)) == ["m.npz", "pipe"]
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_export_of_a_model(model: Path, tmp_path: Path) -> None:
     safetensors = pytest.importorskip("safetensors.numpy")
     out = tmp_path / "out.safetensors"

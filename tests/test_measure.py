@@ -283,8 +283,9 @@ def test_table_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_table_with_rich() -> None:
     pytest.importorskip("rich")
     out = Terminal()
-    report.print_table("Title", ["a"], [["[bold]"]], out)
+    report.print_table("Title", ["a"], [["[bold]"], ["block:fire:weight"]], out)
     assert "Title" in out.getvalue()
+    assert "block:fire:weight" in out.getvalue()  # no emoji
     assert "[bold]" in out.getvalue()  # as it is, not as rich's markup
 
 

@@ -144,6 +144,18 @@ def test_errors_keep_the_old_file(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["m.npz"]
 
 
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"  # as a device is, whose name root could take
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match=r"is no regular file.*pipe"):
+        ec.save(pipe, OLD)
+    with pytest.raises(IsADirectoryError) as caught:
+        ec.ModelWriter(tmp_path)
+    assert caught.value.filename == str(tmp_path)
+    assert pipe.is_fifo()
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
 def test_mode_and_links(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:

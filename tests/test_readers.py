@@ -99,6 +99,21 @@ def test_gguf_plain_types_and_metadata(tmp_path):
     assert not any(v.flags.writeable for v in got.values())
 
 
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q6_K", "BF16"])
+def test_gguf_of_a_big_endian_machine(kind, tmp_path):
+    writer = gguf.GGUFWriter(str(tmp_path / "m"), "llama", endianess=gguf.GGUFEndian.BIG)
+    a = rng.standard_normal((2, 256)).astype(f)
+    writer.add_tensor("a", a.copy())
+    if kind != "BF16":
+        writer.add_tensor("w", blocks(kind, 2, 256), raw_dtype=gguf.GGMLQuantizationType[kind])
+    else:
+        writer.add_tensor("w", np.zeros((2, 512), np.uint8), raw_dtype=gguf.GGMLQuantizationType.BF16)
+    for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+        step()
+    with pytest.raises(ec.FormatError, match=f"m: w: big-endian {kind} is not supported"):
+        ec.import_weights(tmp_path / "m")
+
+
 def test_gguf_truncated_anywhere(tmp_path):
     data = write_gguf(tmp_path / "m", {"a": (np.ones((2, 32), f), None), "w": (blocks("Q4_1", 2, 64), "Q4_1")}).read_bytes()
     for size in (*range(0, len(data) - 160, 3), len(data) - 140):
@@ -283,6 +298,46 @@ def test_a_folder_of_safetensors(tmp_path):
     safetensors_numpy.save_file({"w0": np.ones(3, f)}, str(tmp_path / "z.safetensors"))
     with pytest.raises(ec.FormatError, match="w0: there are two"):
         ec.import_weights(tmp_path)
+
+
+@pytest.mark.parametrize(("named", "said"), [("model-1", "w1: names model-1.*not there"), ("model-0", "w1: .*does not hold")])
+def test_an_index_that_lies(named, said, tmp_path):
+    safetensors_numpy.save_file({"w0": np.ones(3, f)}, str(tmp_path / "model-0.safetensors"))
+    index = {"metadata": {}, "weight_map": {"w0": "model-0.safetensors", "w1": f"{named}.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ec.FormatError, match=rf"model\.safetensors\.index\.json: {said}"):
+        ec.import_weights(tmp_path)
+    del index["weight_map"]["w1"]
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert list(ec.import_weights(tmp_path)) == ["w0"]
+    for text in ("[]", '{"weight_map": 1}', '{"weight_map": {"w0": 1}}', "{"):
+        (tmp_path / "model.safetensors.index.json").write_text(text)
+        with pytest.raises(ec.FormatError, match=r"index\.json: "):
+            ec.import_weights(tmp_path)
+
+
+def test_metadata_that_json_has_no_number_for(tmp_path):
+    (tmp_path / "config.json").write_text('{"time_step_limit": [0.0, Infinity]}')
+    safetensors_numpy.save_file({"w": np.ones(3, f)}, str(tmp_path / "model.safetensors"))
+    got = ec.import_weights(tmp_path)
+    assert got.metadata == {"config": {"time_step_limit": [0.0, "Infinity"]}}
+    ec.save(tmp_path / "m.npz", got, got.metadata)
+    writer = gguf.GGUFWriter(str(tmp_path / "g"), "llama")
+    writer.add_float32("least", -float("inf"))
+    writer.add_array("scores", [1.5, float("nan")])
+    writer.add_tensor("w", np.ones(3, f))
+    for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+        step()
+    got = ec.import_weights(tmp_path / "g")
+    assert (got.metadata["least"], got.metadata["scores"]) == ("-Infinity", [1.5, "NaN"])
+    ec.save(tmp_path / "m.npz", got, got.metadata)
+
+
+def test_a_layer_of_no_name(tmp_path):
+    q = rng.integers(-127, 128, (4, 32)).astype(np.int8)
+    got = ec.import_weights(saved(tmp_path, {"weight": q, "weight_scale": np.ones((4, 1), f), "bias": np.ones(4, f)}))
+    assert sorted(got) == ["bias", "weight"]
+    np.testing.assert_array_equal(got["weight"].dequantize(), q)
 
 
 I32 = np.int32

@@ -166,6 +166,26 @@ def test_what_no_weight_holds(tmp_path):
         ec.import_weights(write(tmp_path / "m", nodes, w=q, s=scale, t=scale * 2))
 
 
+def test_strings_are_left_out(tmp_path):
+    words = helper.make_tensor("s", TensorProto.STRING, [1], [b"a"])
+    nodes = [node("MatMul", ["x", "w"], ["y"]), node("Constant", [], ["c"], value=words)]
+    assert list(ec.import_weights(write(tmp_path / "m", nodes, w=np.ones((K, N), f), s=words))) == ["w"]
+
+
+def test_initializers_that_numpy_has_no_dtype_for(tmp_path):
+    nodes = [node("MatMul", ["x", "w"], ["y"])]
+    for kind in ("FLOAT8E4M3FN", "FLOAT8E5M2", "FLOAT8E5M2FNUZ"):
+        a = helper.make_tensor("a", getattr(TensorProto, kind), [2], b"\x38\x38", raw=True)
+        with pytest.raises(ec.FormatError, match=r"m: a: .*dtype float8_.* is not supported"):
+            ec.import_weights(write(tmp_path / "m", nodes, w=np.ones((K, N), f), a=a))
+    model = onnx.load(str(write(tmp_path / "m", nodes, w=np.ones((K, N), f))))
+    parts = helper.make_tensor("few", TensorProto.FLOAT, [1], [3.0]), helper.make_tensor("i", TensorProto.INT64, [1], [2])
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(*parts, [8, 4]))
+    onnx.save(model, str(tmp_path / "m"))
+    with pytest.raises(ec.FormatError, match=r"m: few: .*sparse"):
+        ec.import_weights(tmp_path / "m")
+
+
 @pytest.mark.parametrize(
     ("inputs", "arrays"),
     [

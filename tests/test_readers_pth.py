@@ -88,6 +88,28 @@ def test_tensors(write, tmp_path):
         assert_bits(got["model.b"], (np.frombuffer(W.tobytes(), np.uint16)[:4].astype(np.uint32) << 16).view(f))
 
 
+def test_tensors_in_lists(tmp_path):
+    content = {"layers": [{"w": tensor()}, (tensor(),)], "optimizer": {"param_groups": [{"lr": 0.5, "params": [0, 1]}]}, "sizes": [3, 4]}
+    got = ec.import_weights(zipped(tmp_path / "m", content))
+    assert list(got) == ["layers.0.w", "layers.1.0"]
+    for a in got.values():
+        assert_bits(a, W)
+    assert got.metadata == {"optimizer.param_groups.0.lr": 0.5}
+
+
+def test_a_tensor_that_is_negated_when_it_is_read(tmp_path):
+    view = tensor()
+    view.arguments += ({"neg": True},)
+    with pytest.raises(ec.FormatError, match="neg"):
+        ec.import_weights(zipped(tmp_path / "m", {"w": view}))
+
+
+def test_metadata_that_json_has_no_number_for(tmp_path):
+    got = ec.import_weights(zipped(tmp_path / "m", {"w": tensor(), "best": float("inf")}))
+    assert got.metadata == {"best": "Infinity"}
+    ec.save(tmp_path / "m.npz", got, got.metadata)
+
+
 @pytest.mark.parametrize("write", [zipped, legacy])
 @pytest.mark.parametrize(
     "call",

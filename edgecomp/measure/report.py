@@ -156,7 +156,7 @@ def print_table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]
             table.add_column(name, no_wrap=True)
         for line in lines:
             table.add_row(*line)
-        console = Console(file=file, markup=False, highlight=False)
+        console = Console(file=file, markup=False, emoji=False, highlight=False)
         console.print(title, style="bold")
         console.print(table, "")
         return

@@ -56,6 +56,8 @@ def kind_of(path: "Path") -> str:
     if os.path.isdir(path):
         return "safetensors"
     size = os.path.getsize(path)
+    if not os.path.isfile(path):  # to open a pipe would wait for its writer
+        raise FormatError(f"{os.fspath(path)}: is no regular file")
     with open(path, "rb") as file:
         head = file.read(16)
     if head[:4] == b"GGUF":

@@ -1,6 +1,8 @@
 """What every reader returns, and what readers share."""
 
 import errno
+import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,6 +61,13 @@ def reading(path: Path, tensor: str = "") -> Iterator[None]:
         raise FormatError(f"{where}says it needs more memory than there is") from error
     except Exception as error:  # parsers have exceptions of their own
         raise FormatError(f"{where}{type(error).__name__}: {error}") from error
+
+
+def json_value(value: Any) -> Any:
+    """A value for `metadata`: Inf and NaN, for which JSON has no numbers, as text."""
+    if isinstance(value, list):
+        return [json_value(v) for v in value]
+    return json.dumps(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def bfloat16_to_float32(words: Array) -> Array:

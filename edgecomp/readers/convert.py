@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecomp._zip_writer import check_replaceable
 from edgecomp.readers.checkpoint import Path, require
 from edgecomp.weights import Weight
 
@@ -18,8 +19,19 @@ def export_safetensors(tensors: Any, path: Path) -> None:
     Raises:
         ImportError: the safetensors package is not installed.
         OSError: the file cannot be written.
+        ValueError: an array of a dtype that safetensors files do not have.
     """
     save = require("safetensors.numpy", "safetensors").save_file
-    arrays = {name: np.ascontiguousarray(value.dequantize() if isinstance(value, Weight) else value) for name, value in tensors.items()}
+    path = os.fspath(path)
+    check_replaceable(path)
+    arrays = {}
+    for name, value in tensors.items():
+        a = np.asarray(value.dequantize() if isinstance(value, Weight) else value, order="C")
+        if a.dtype.name != "bfloat16" and (a.dtype.kind not in "biufc" or a.dtype.itemsize > 8):
+            raise ValueError(f"{path}: {name}: dtype {a.dtype} is none of safetensors'")
+        arrays[name] = a
     metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in tensors.metadata.items()}
-    save(arrays, os.fspath(path), metadata=metadata or None)
+    try:
+        save(arrays, path, metadata=metadata or None)
+    except require("safetensors", "safetensors").SafetensorError as error:
+        raise OSError(f"{path}: {error}") from error

@@ -2,13 +2,14 @@
 
 import os
 import struct
+import sys
 from typing import Any
 
 import numpy as np
 
 from edgecomp.errors import FormatError
 from edgecomp.grouped import GroupedInt8Weight, Int4Weight
-from edgecomp.readers.checkpoint import Checkpoint, Path, bfloat16_to_float32, check_other, reading, require
+from edgecomp.readers.checkpoint import Checkpoint, Path, bfloat16_to_float32, check_other, json_value, reading, require
 
 NATIVE = {"Q4_0": Int4Weight.from_gguf_q4_0, "Q4_1": Int4Weight.from_gguf_q4_1, "Q8_0": GroupedInt8Weight.from_gguf_q8_0}
 PLAIN = ("F32", "F16", "F64", "I8", "I16", "I32", "I64")
@@ -38,24 +39,25 @@ def read_gguf(path: Path, *, other: str = "dequantize") -> Checkpoint:
         raise _error(path, "the file is empty")
     with reading(path):
         reader = _reader(parser)(path)
-        metadata = {name: value for name, value in reader.values.items() if not name.startswith("GGUF.")}
+        metadata = {name: json_value(value) for name, value in reader.values.items() if not name.startswith("GGUF.")}
+    big = (reader.byte_order == "S") == (sys.byteorder == "little")  # S: swapped
     result = Checkpoint(metadata=metadata)
     for tensor in reader.tensors:
         with reading(path, tensor.name):
-            value = _tensor(parser, tensor, path, other)
+            value = _tensor(parser, tensor, path, other, big)
         if isinstance(value, np.ndarray):
             value.flags.writeable = False
         result.add(tensor.name, value, path)
     return result
 
 
-def _tensor(parser: Any, tensor: Any, path: Path, other: str) -> Any:
+def _tensor(parser: Any, tensor: Any, path: Path, other: str, big: bool) -> Any:
     shape, kind = tuple(int(s) for s in tensor.shape[::-1]), tensor.tensor_type.name
     data = tensor.data.view(np.ndarray)
-    if data.dtype.byteorder == ">":  # of a file written for such a machine
+    if big:  # the bytes of a block have no dtype that would show it
         if kind not in PLAIN:
             raise _error(path, f"{tensor.name}: big-endian {kind} is not supported")
-        data = data.astype(data.dtype.newbyteorder("="))
+        data = data.astype(data.dtype.newbyteorder("="), copy=False)
     if kind in NATIVE and len(shape) == 2:
         return NATIVE[kind](np.ascontiguousarray(data).reshape(-1), shape)
     if kind in PLAIN:

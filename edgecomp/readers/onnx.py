@@ -92,14 +92,18 @@ class _Graph:
                 self.arrays[tensor.name] = _array(onnx, tensor)
                 if tensor.data_type in (onnx.TensorProto.INT4, onnx.TensorProto.UINT4):
                     self.int4.add(tensor.name)
+        for tensor in graph.sparse_initializer:
+            with reading(path, tensor.values.name):
+                raise ValueError("a sparse initializer is not supported")
         for node in graph.node:
             for place, name in enumerate(node.input):
                 self.readers[name].append((node, place))
             for name in node.output:
                 self.makers[name] = node
-            if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+            value = node.attribute[0] if node.op_type == "Constant" and node.attribute else None
+            if value is not None and value.name == "value" and value.t.data_type != onnx.TensorProto.STRING:
                 with reading(path, node.output[0]):
-                    self.arrays.setdefault(node.output[0], _array(onnx, node.attribute[0].t))
+                    self.arrays.setdefault(node.output[0], _array(onnx, value.t))
 
     def attribute(self, node: Any, name: str, default: Any = None) -> Any:
         return next((self.onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
@@ -137,7 +141,7 @@ def _array(onnx: Any, tensor: Any) -> Array:
         return a.astype(np.int8 if tensor.data_type == kinds.INT4 else np.uint8)
     if tensor.data_type == kinds.BFLOAT16:
         return bfloat16_to_float32(a.view(np.uint16))
-    if a.dtype.kind not in "biufc":
+    if a.dtype.kind not in "biufc" or a.dtype.isbuiltin != 1:  # ml_dtypes call one of the float8 "f"
         raise ValueError(f"dtype {a.dtype} is not supported")
     return a
 

@@ -18,20 +18,22 @@ UNKNOWN = ("weight_global_scale", "weight_scale_inv", "bitmask", "scale_packed",
 def weights(tensors: Checkpoint, quantization: dict[str, Any], path: Path) -> Checkpoint:
     """The same tensors with every packed layer's arrays replaced by its weight."""
     result = Checkpoint(metadata=tensors.metadata)
-    layers = {name.rpartition(".")[0] for name in tensors if name.rpartition(".")[2] in ("qweight", "weight_packed", "weight_scale")}
+    marks = ("qweight", "weight_packed", "weight_scale")
+    layers = {name.removesuffix(part) for name in tensors if (part := name.rpartition(".")[2]) in marks}  # with their dot, "" for no name
     done: set[str] = set()
     for name, value in tensors.items():
-        layer, _, part = name.rpartition(".")
-        if part in UNKNOWN and (layer in layers or layer in tensors or f"{layer}.weight" in tensors):
+        part = name.rpartition(".")[2]
+        layer = name.removesuffix(part)
+        if part in UNKNOWN and (layer in layers or layer[:-1] in tensors or f"{layer}weight" in tensors):
             raise FormatError(f"{path}: {name}: a quantised layout that is not supported")
         if layer not in layers or part not in PARTS:
             result.add(name, value, path)
         elif layer not in done:
             done.add(layer)
-            with reading(path, f"{layer}.weight"):
-                parts = {p: tensors[f"{layer}.{p}"] for p in PARTS if f"{layer}.{p}" in tensors}
+            with reading(path, f"{layer}weight"):
+                parts = {p: tensors[f"{layer}{p}"] for p in PARTS if f"{layer}{p}" in tensors}
                 weight = _weight(parts, quantization)
-            result.add(f"{layer}.weight", weight, path)
+            result.add(f"{layer}weight", weight, path)
     return result
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edgecomp.errors import FormatError
-from edgecomp.readers.checkpoint import Array, Checkpoint, Path, bfloat16_to_float32, reading
+from edgecomp.readers.checkpoint import Array, Checkpoint, Path, bfloat16_to_float32, json_value, reading
 
 STORAGES = {
     "FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "BFloat16Storage": "bfloat16", "ByteStorage": "u1",
@@ -44,9 +44,11 @@ class Tensor(NamedTuple):
     strides: tuple[int, ...]
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, _grad: Any = None, _hooks: Any = None, metadata: Any = None) -> Tensor:
     if not isinstance(storage, Storage):
         raise ValueError("a tensor without a storage")
+    if metadata:  # "neg", "conj": the values are not those of the storage
+        raise ValueError(f"a tensor with {str(metadata)[:80]} is not supported")
     return Tensor(storage, int(offset), tuple(int(s) for s in shape), tuple(int(s) for s in strides))
 
 
@@ -89,8 +91,9 @@ class _Unpickler(pickle.Unpickler):
 def read_pth(path: Path) -> Checkpoint:
     """The tensors of a checkpoint that torch.save wrote (.pth, .pt, .bin; of any version), by name.
 
-    A dictionary inside another has its key and a dot before its names. bfloat16 becomes float32; numbers, strings and booleans are
-    `metadata`. Names beyond a short list (tensors, storages, OrderedDict) are refused: nothing that the file names is imported or run.
+    A dictionary inside another has its key and a dot before its names, a tensor or dictionary in a list its place. bfloat16 becomes
+    float32; numbers, strings and booleans in dictionaries are `metadata`. Names beyond a short list (tensors, storages, OrderedDict) are
+    refused: nothing that the file names is imported or run.
 
     Raises:
         FormatError: not a well-formed checkpoint; a whole pickled module; a name that is not on the list.
@@ -173,7 +176,10 @@ def _collect(
             array = _array(value, storages)
         result.add(name, array, path)
     elif isinstance(value, (str, int, float, bool)):
-        result.metadata[name] = value
+        result.metadata[name] = json_value(value)
+    elif name and type(value) in (list, tuple):
+        inside = {i: inner for i, inner in enumerate(value) if isinstance(inner, (dict, list, tuple))}  # a Tensor is a tuple
+        _collect(inside, name, storages, result, path, depth, entries)
     elif not name:
         raise FormatError(f"{os.fspath(path)}: holds a {type(value).__name__}, wanted a dictionary of tensors")
 

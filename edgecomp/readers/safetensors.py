@@ -30,7 +30,8 @@ def read_safetensors(path: Path, *, config: dict[str, Any] | None = None) -> Che
         Checkpoint: a quantised layer's weight is called `<layer>.weight`. `metadata` is the file's, and "config" its config.json.
 
     Raises:
-        FormatError: not a well-formed file; shapes that do not fit each other; a dtype (float8) or a layout without an equal here.
+        FormatError: not a well-formed file; shapes that do not fit each other; a dtype (float8) or a layout without an equal here; a
+            folder that lacks what its model.safetensors.index.json names.
         ImportError: the safetensors package is not installed.
         OSError: the file cannot be read.
     """
@@ -42,6 +43,8 @@ def read_safetensors(path: Path, *, config: dict[str, Any] | None = None) -> Che
     result = Checkpoint()
     for file in files:
         _read(safetensors, file, result)
+    if place.is_dir():
+        _check_index(place, result)
     if config is None:
         config = _config(files[0].parent / "config.json")
     if config:
@@ -72,11 +75,25 @@ def _read(safetensors: Any, path: pathlib.Path, result: Checkpoint) -> None:
         result.add(name, value, path)
 
 
+def _check_index(folder: pathlib.Path, result: Checkpoint) -> None:
+    """What an index says is in the folder has to be there: a file that was not downloaded would be a part of the model."""
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        with reading(index):
+            found = json.loads(index.read_text("utf-8"))
+            where = found.get("weight_map") if isinstance(found, dict) else None
+            if not isinstance(where, dict) or not all(isinstance(file, str) for file in where.values()):
+                raise ValueError("wanted an object with a weight_map: tensor to file")
+        for name, file in where.items():
+            if name not in result:
+                lacks = "does not hold it" if (folder / file).is_file() else "is not there"
+                raise FormatError(f"{index}: {name}: names {file}, which {lacks}")
+
+
 def _config(path: pathlib.Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     with reading(path):
-        found = json.loads(path.read_text("utf-8"))
+        found = json.loads(path.read_text("utf-8"), parse_constant=str)  # Infinity and NaN, for which JSON has no numbers
         if not isinstance(found, dict):
             raise ValueError("wanted an object")
     return found

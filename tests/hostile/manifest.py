@@ -29,6 +29,7 @@ def files() -> Iterator[Case]:
         ("a number", "is no JSON object", b"1"),
         ("another format", "is no JSON object with", b'{"format": "other"}'),
         ("NaN", "has NaN", b'{"format": NaN}'),
+        ("a number beyond float64", "has 1e999", b'{"format": 1e999}'),
         ("deep lists", "is nested too deeply", b"[" * 1_000_000),
         ("deep objects", "is nested too deeply", b'{"a":' * 1_000_000),
         ("a number of a million digits", "has a number of 1000000 digits", b"1" * 1_000_000),
