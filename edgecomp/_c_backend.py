@@ -228,20 +228,17 @@ def _csr_pointers(w: CSRWeight) -> Any:
 
 
 def _csr_struct(w: CSRWeight, m: int) -> Any:
-    """The struct, with what m rows of x want of the weight, derived once."""
+    """The struct, with what m rows of x want of the weight, derived once. Without a lock, which a signal's handler might wait for as well:
+    what one thread derived stays, and stands in every struct, of which threads that meet at the first call make one each."""
     struct = _csr_pointers(w)
     kind = lib.ec_csr_kind(m, *w.shape, struct)
-    if kind and w.derived is not None and kind not in w.derived:
-        memory = aligned_empty((-(-lib.ec_csr_derived_bytes(kind, *w.shape, struct) // 8),), np.uint64)
-        pointer = _buffer(_VOID, memory)
-        lib.ec_csr_derive(kind, *w.shape, struct, pointer)
-        with _forming:  # what one thread derived stays
-            if w.derived.setdefault(kind, memory) is memory:
-                struct.derived[kind] = pointer
+    if kind and w.derived is not None and not struct.derived[kind]:
+        if kind not in w.derived:
+            memory = aligned_empty((-(-lib.ec_csr_derived_bytes(kind, *w.shape, struct) // 8),), np.uint64)
+            lib.ec_csr_derive(kind, *w.shape, struct, _buffer(_VOID, memory))
+            w.derived.setdefault(kind, memory)
+        struct.derived[kind] = _buffer(_VOID, cast("Any", w.derived[kind]))
     return struct
-
-
-_forming = threading.Lock()
 
 
 def nm_form(w: NMWeight, m: int, compute: str) -> Any:
