@@ -228,20 +228,17 @@ def _csr_pointers(w: CSRWeight) -> Any:
 
 
 def _csr_struct(w: CSRWeight, m: int) -> Any:
-    """The struct, with what m rows of x want of the weight, derived once."""
+    """The struct, with what m rows of x want of the weight, derived once. Without a lock, which a signal's handler might wait for as well:
+    what one thread derived stays, and stands in every struct, of which threads that meet at the first call make one each."""
     struct = _csr_pointers(w)
     kind = lib.ec_csr_kind(m, *w.shape, struct)
-    if kind and w.derived is not None and kind not in w.derived:
-        memory = aligned_empty((-(-lib.ec_csr_derived_bytes(kind, *w.shape, struct) // 8),), np.uint64)
-        pointer = _buffer(_VOID, memory)
-        lib.ec_csr_derive(kind, *w.shape, struct, pointer)
-        with _forming:  # what one thread derived stays
-            if w.derived.setdefault(kind, memory) is memory:
-                struct.derived[kind] = pointer
+    if kind and w.derived is not None and not struct.derived[kind]:
+        if kind not in w.derived:
+            memory = aligned_empty((-(-lib.ec_csr_derived_bytes(kind, *w.shape, struct) // 8),), np.uint64)
+            lib.ec_csr_derive(kind, *w.shape, struct, _buffer(_VOID, memory))
+            w.derived.setdefault(kind, memory)
+        struct.derived[kind] = _buffer(_VOID, cast("Any", w.derived[kind]))
     return struct
-
-
-_forming = threading.Lock()
 
 
 def nm_form(w: NMWeight, m: int, compute: str) -> Any:
@@ -263,23 +260,25 @@ def nm_read(w: NMWeight) -> str:
     return "read as it is stored" + ("" if w.scales is None else ", with sums of its negative values, derived at the first call")
 
 
-def _nm_struct(w: NMWeight) -> Any:
-    """The struct ec_nm."""
-    if w.pointers is None:
+def _nm_pointers(w: NMWeight) -> Any:
+    """The struct ec_nm, and what it points to: to be held during a call, another thread's may take their place beside the weight."""
+    held = w.pointers
+    if held is None:
         values, codes = (_buffer(_FLOATS, w.values), _NULL) if w.scales is None else (_NULL, _buffer(_INT8S, w.values))
         sums, negative = (_NULL, _NULL) if w.sums is None else (_buffer(_INT32S, a) for a in (w.sums, w.negative_sums()))
         parts = values, codes, _vector(w.scales), sums, negative, _buffer(_UINT32S, w.packed)
-        object.__setattr__(w, "pointers", (ffi.new("ec_nm *", (*parts, w.n, w.m, w.block)), *parts))
-    return w.pointers[0]
+        held = (ffi.new("ec_nm *", (*parts, w.n, w.m, w.block)), *parts)
+        object.__setattr__(w, "pointers", held)
+    return held
 
 
 def spmm_nm(x: Float32, w: NMWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
     n, k = w.shape
     m = len(y)
-    struct, act = _nm_struct(w), ACTIVATION_CODES[activation]
-    args = m, n, k, *_matrix(_FLOATS, x, k), struct, _vector(bias), act, *_matrix(_FLOATS, y, n), threads
+    held, act = _nm_pointers(w), ACTIVATION_CODES[activation]
+    args = m, n, k, *_matrix(_FLOATS, x, k), held[0], _vector(bias), act, *_matrix(_FLOATS, y, n), threads
     while status := lib.ec_spmm_nm(*args, _scratch.pointer, _scratch.size):
-        _recover(status, lib.ec_spmm_nm_workspace(m, k, struct, threads))
+        _recover(status, lib.ec_spmm_nm_workspace(m, k, held[0], threads))
 
 
 def spmm_nm8(
@@ -292,10 +291,10 @@ def spmm_nm8(
         rows = _NULL, k, _buffer(_BYTES, x.q), _vector(x.scale), _buffer(_BYTES, cast("Any", x.zero))
     else:
         rows = (*_matrix(_FLOATS, x, k), _NULL, _NULL, _NULL)
-    struct = _nm_struct(w)
-    args = m, n, k, *rows, struct, _vector(bias), ACTIVATION_CODES[activation], *_matrix(_FLOATS, y, n), threads
+    held = _nm_pointers(w)
+    args = m, n, k, *rows, held[0], _vector(bias), ACTIVATION_CODES[activation], *_matrix(_FLOATS, y, n), threads
     while status := lib.ec_spmm_nm8(*args, _scratch.pointer, _scratch.size):
-        _recover(status, lib.ec_spmm_nm_workspace(m, k, struct, threads))
+        _recover(status, lib.ec_spmm_nm_workspace(m, k, held[0], threads))
 
 
 def spmm_csr(x: Float32, w: CSRWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:

@@ -103,7 +103,7 @@ class NMWeight(Weight):
         """
         where = f"{cls.__name__}.from_arrays"
         n, m = read_pattern(pattern, where)
-        block = _block(block, where)
+        block = check_block(block, where)
         rows, k = _shape(shape, where)
         kept = kept_inputs(k, n, m)
         a = arrays.to_numpy(values, f"{where}: values")
@@ -306,13 +306,6 @@ def _shape(shape: Any, where: str) -> tuple[int, int]:
     return n, k
 
 
-def _block(block: Any, where: str) -> int:
-    """An int: 16.0 equals one of the sizes, and so does an array of one."""
-    if not isinstance(block, (int, np.integer)):
-        raise ValueError(f"{where}: block is {block!r}, wanted 1, 16, 32 or 64")
-    return check_block(block, where)
-
-
 def _used(w: Float32, m: int, block: int) -> npt.NDArray[np.bool_]:
     """Which places of each group hold a value in some row of a block: [blocks, groups, m]."""
     rows, k = w.shape
@@ -344,7 +337,7 @@ def to_nm(w: Any, pattern: str, block: int | None = None, bits: int | None = Non
     if isinstance(bits, bool) or bits not in (None, 8, 32):
         raise ValueError(f"to_nm: bits is {bits!r}, wanted None (float32 values) or 8")
     if block is not None:
-        block = _block(block, "to_nm")
+        block = check_block(block, "to_nm")
     a = weight_array(w, "to_nm")
     if a.shape[1] > K_MAX_INT8:
         raise ValueError(f"to_nm: w has {a.shape[1]} columns, at most {K_MAX_INT8} are supported")

@@ -182,13 +182,14 @@ def _output(dtype: str, scale: float | None, zero: int, bias: arrays.Float32 | N
         return None, _FLOAT32
     if dtype != "int8":
         raise ValueError(f'linear: out_dtype is {dtype!r}, wanted "float32" or "int8"')
-    if isinstance(scale, bool) or not isinstance(scale, numbers.Real) or not _SMALLEST <= scale <= _LARGEST:
+    given = float(scale) if isinstance(scale, np.floating) else scale  # the bounds would be rounded to its dtype
+    if isinstance(scale, bool) or not isinstance(given, numbers.Real) or not _SMALLEST <= given <= _LARGEST:
         raise ValueError(f"linear: out_scale is {scale!r}, wanted a positive float")
     if isinstance(zero, bool) or not isinstance(zero, numbers.Integral) or not -128 <= zero <= 127:
         raise ValueError(f"linear: out_zero is {zero!r}, wanted an int in -128..127")
     if bias is not None and not np.isfinite(bias).all():
         raise ValueError("linear: bias has NaN or Inf, which int8 output cannot express")
-    return float(scale), _INT8
+    return float(given), _INT8
 
 
 def quantize_rows(x: Any, *, group_size: int | None = None, threads: int | None = None) -> QuantizedRows:

@@ -15,6 +15,8 @@ MAX_THREADS = 1024
 
 class _Local(threading.local):
     limit = 0
+    outer: tuple[int, ...] = ()
+    """The limits around the contexts that this thread is in: one `threads` may be entered by several."""
 
 
 _local = _Local()
@@ -117,15 +119,15 @@ class threads:
 
     def __init__(self, n: int) -> None:
         self._n = check(n, "threads: n")
-        self._before: list[int] = []
 
     def __enter__(self) -> "threads":
-        self._before.append(_local.limit)
+        _local.outer = (*_local.outer, _local.limit)
         _local.limit = self._n
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        _local.limit = self._before.pop()
+        *outer, _local.limit = _local.outer
+        _local.outer = tuple(outer)
 
 
 def register_threadpoolctl() -> None:

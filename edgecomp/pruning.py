@@ -49,16 +49,17 @@ BLOCKS = (1, 16, 32, 64)
 
 
 def check_block(block: Any, where: str) -> int:
-    if isinstance(block, bool) or block not in BLOCKS:
+    """An int: 16.0 equals one of the sizes, and so does an array of one."""
+    if isinstance(block, bool) or not isinstance(block, (int, np.integer)) or block not in BLOCKS:
         raise ValueError(f"{where}: block is {block!r}, wanted 1, 16, 32 or 64")
     return int(block)
 
 
-def _outside_pattern(ranks: npt.NDArray[Any], pattern: str, block: Any) -> npt.NDArray[np.bool_]:
+def _outside_pattern(ranks: npt.NDArray[Any], pattern: str, block: int) -> npt.NDArray[np.bool_]:
     """Which weights a pattern leaves out: in each group all but the n whose ranks, added up over the rows of a block, are largest."""
     n, m = read_pattern(pattern, "prune")
     rows, k = ranks.shape
-    starts = np.arange(0, rows, check_block(block, "prune"))
+    starts = np.arange(0, rows, block)
     with np.errstate(over="ignore", invalid="ignore"):
         parts = ranks.astype(np.float64) / block  # a power of two: sums that do not overflow, ranked as they were
         shared = np.add.reduceat(parts, starts, axis=0) if rows else np.zeros((0, k))
@@ -115,6 +116,7 @@ def prune(
         raise TypeError("prune: wanted a sparsity or a pattern, not both")
     if scope not in ("tensor", "row"):
         raise ValueError(f'prune: scope is {scope!r}, wanted "tensor" or "row"')
+    block = check_block(block, "prune")
     if pattern is None and block != 1:
         raise ValueError(f"prune: block is {block!r}, which is for a pattern")
     if pattern is not None and scope != "tensor":

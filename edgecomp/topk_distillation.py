@@ -206,7 +206,9 @@ def _rows(
             np.put_along_axis(slope, at, mass * top / total - p, axis=1)
         else:
             np.put_along_axis(slope, at, top / total - p, axis=1)
-        broken = np.where(np.isnan(s).any(axis=1) | np.isnan(values).any(axis=1), math.nan, 0.0)
+        most = lp.max(axis=1)  # of nothing but -inf, "drop" makes no distribution
+        none = np.isnan(most) | (most == math.inf) | ((most == -math.inf) & (tail == "drop"))
+        broken = np.where(np.isnan(s).any(axis=1) | none, math.nan, 0.0)
         loss, slope = how.kd * loss, how.kd / how.temperature * slope
         if how.kd == 0:
             loss, slope = np.zeros(len(s)), np.zeros(s.shape)

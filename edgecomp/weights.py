@@ -234,9 +234,10 @@ class QuantizedRows:
 
     def dequantize(self) -> Float32:
         """The values that the integers stand for, float32 [..., K]."""
-        if self.zero is None:
-            return self.q.astype(np.float32) * np.repeat(self.scale, self.group_size or 1, axis=-1)[..., : self.q.shape[-1]]
-        return (self.q.astype(np.float32) - self.zero[..., None]) * self.scale[..., None]
+        with np.errstate(over="ignore", invalid="ignore"):  # the largest floats may round up to Inf
+            if self.zero is None:
+                return self.q.astype(np.float32) * np.repeat(self.scale, self.group_size or 1, axis=-1)[..., : self.q.shape[-1]]
+            return (self.q.astype(np.float32) - self.zero[..., None]) * self.scale[..., None]
 
     def __repr__(self) -> str:
         groups = f", group_size={self.group_size}" if self.group_size else ""

@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from cases import assert_bits
 
 import edgecomp as ec
 
@@ -95,7 +96,11 @@ def test_violations_are_named():
 def test_block_is_an_int(block):
     with pytest.raises(ValueError, match=r"to_nm: block is .*, wanted 1, 16, 32 or 64"):
         ec.to_nm(np.zeros((2, 4), f), "2:4", block)
+    for sparsity, pattern in ((None, "2:4"), (0.5, None)):
+        with pytest.raises(ValueError, match=r"prune: block is .*, wanted 1, 16, 32 or 64"):
+            ec.prune(np.zeros((2, 4), f), sparsity, pattern=pattern, block=block)
     for of in (16, np.int64(16), np.uint8(16)):
+        assert_bits(ec.prune(np.ones((32, 4), f), pattern="2:4", block=of), np.tile(np.array([0, 0, 1, 1], f), (32, 1)))
         w = ec.to_nm(np.zeros((2, 4), f), "2:4", of)
         assert type(w.block) is int
         assert w.layout == "nm2:4b16"

@@ -146,6 +146,7 @@ def test_out_dtype(weight, name):
 
 
 SCALES = [None, 0, 0.0, -0.0, -1.0, np.nan, np.inf, -np.inf, 1e39, 1e-50, 10**400, True, "1", [1.0], np.ones(1), np.array(1.0), 1j]
+SCALES += [np.float16(0), np.float16(-1), np.float16(np.inf), np.float64(1e39)]
 
 
 @pytest.mark.parametrize("scale", SCALES, ids=[repr(s)[:20] for s in SCALES])
@@ -177,8 +178,9 @@ def test_int8_output_options(impl, weight):
     bad = BIAS.copy()
     bad[3] = np.nan
     refused(ValueError, message, lambda out: ec.linear(X, weight, bad, out=out, out_dtype="int8", out_scale=1.0), out8)
-    taken = {"out_dtype": "int8", "out_scale": np.float32(0.5), "out_zero": np.int8(-3)}
-    assert_bits(ec.linear(X, weight, **taken), ec.linear(X, weight, out_dtype="int8", out_scale=0.5, out_zero=-3))
+    for scale in (np.float32(0.5), np.float16(0.5), np.longdouble(0.5)):
+        taken = {"out_dtype": "int8", "out_scale": scale, "out_zero": np.int8(-3)}
+        assert_bits(ec.linear(X, weight, **taken), ec.linear(X, weight, out_dtype="int8", out_scale=0.5, out_zero=-3))
 
 
 def test_empty_shapes(impl):

@@ -68,6 +68,17 @@ def test_error_is_half_a_scale(impl):
     assert (np.abs(xq.dequantize() - x) <= xq.scale[:, None] * 0.5001).all()
 
 
+def test_the_largest_floats_come_back():
+    """Or as Inf, where the product with the scale rounds up; without a warning, as what is not finite."""
+    largest = np.finfo(f).max
+    x = np.array([[largest] * 16, [-largest, *[largest] * 15], [np.inf] * 16], f)
+    for group_size in (None, 16):
+        xq = ec.quantize_rows(x, group_size=group_size)
+        assert (np.abs(xq.dequantize()[:2]) > largest * 0.99).all()
+        assert np.isnan(xq.dequantize()[2]).all()
+    assert np.isnan(ec.QuantizedRows(np.zeros((1, 2), np.uint8), np.full(1, np.inf, f), np.zeros(1, np.uint8)).dequantize()).all()
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(impl, layout):
     for m, k in ((1, 1), (5, 33), (9, 16), (3, 0), (0, 3)):

@@ -1,6 +1,7 @@
 """spmm_csr, spmm_csr8: linear with CSR weights, and spmm. Every bit of the int8 form is promised."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -369,3 +370,27 @@ def test_a_weight_keeps_what_every_isa_derived():
             y = ec.linear(x, w)
             assert_bits(y, found.setdefault(name, y))
             assert_bits(ec.linear(x, w8), wanted)
+
+
+@pytest.mark.parametrize("impl", [name for name in ALL if name.startswith("c:")])
+def test_threads_that_meet_at_the_first_call(impl, monkeypatch):
+    """One makes what C reads of a weight while another does, and derives: both find what was derived, and so do later calls."""
+    from edgecomp import _c_backend
+
+    vector = _c_backend._vector
+    for m in (1, 2, 5, 40):
+        dense, x = matrix(80, 200, 0.4), rng.standard_normal((m, 200)).astype(f)
+        w = ec.to_csr(dense)
+
+        def meet(a, w=w, x=x):
+            monkeypatch.setattr(_c_backend, "_vector", vector)
+            with ThreadPoolExecutor(1) as executor:
+                executor.submit(ec.linear, x, w).result()
+            return vector(a)
+
+        with use(impl):
+            wanted = ec.linear(x, ec.to_csr(dense))
+            monkeypatch.setattr(_c_backend, "_vector", meet)
+            for _ in range(2):
+                assert_bits(ec.linear(x, w), wanted)
+                assert_bits(ec.spmm(w, np.ascontiguousarray(x.T)), np.ascontiguousarray(wanted.T))

@@ -2,6 +2,7 @@
 
 import itertools
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -244,3 +245,29 @@ def test_float32_values_that_overflow(impl, block):
     w = ec.NMWeight.from_arrays(q, places, "1:2", (1, 6), block=block, scale=np.array([3e38], f))
     for m in (1, 40):
         assert (ec.linear(np.ones((m, 6), f), w, compute="float32") == np.inf).all()
+
+
+def test_what_a_call_reads_is_held(c, monkeypatch):
+    """Two threads at a weight's first call each add up its negative values; the sums of one stay beside the weight, both are read."""
+    from edgecomp import _c_backend
+
+    w, x = ec.to_nm(pruned(40, 130, "2:4", 16), "2:4", 16, 8), rng.standard_normal((3, 130)).astype(f)
+    wanted, alive = ec.linear(x, w), []
+    w = pickle.loads(pickle.dumps(w))
+
+    class Lib:
+        def __getattr__(self, name):
+            return getattr(own, name)
+
+        def ec_spmm_nm8(self, *args):
+            if w.pointers is not None:
+                sums = weakref.ref(w.negatives)
+                for name in ("negatives", "pointers"):
+                    object.__setattr__(w, name, None)
+                alive.append(sums() is not None)
+            return own.ec_spmm_nm8(*args)
+
+    own = _c_backend.lib
+    monkeypatch.setattr(_c_backend, "lib", Lib())
+    assert_bits(ec.linear(x, w), wanted)
+    assert alive == [True]

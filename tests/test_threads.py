@@ -85,6 +85,27 @@ def test_callers_with_limits_of_their_own():
         assert_bits(y, OPS["int8"](X, threads=1))
 
 
+def test_one_context_in_several_threads():
+    context, inside = ec.threads(3), threading.Event()
+
+    def other():
+        with ec.threads(7):
+            with context:
+                inside.set()
+                assert left.wait(60)
+            return ec.get_num_threads()
+
+    left = threading.Event()
+    before = ec.get_num_threads()
+    with ThreadPoolExecutor(1) as executor:
+        with context:
+            found = executor.submit(other)
+            assert inside.wait(60)
+        assert ec.get_num_threads() == before
+        left.set()
+        assert found.result() == 7
+
+
 def test_limits(c):
     ec.set_num_threads(5)
     assert ec.get_num_threads() == 5

@@ -86,6 +86,24 @@ def test_reductions_ignored_rows_and_dimensions():
     np.testing.assert_array_equal(np.isnan(grad).any(axis=1), np.arange(6) == 2)
 
 
+@pytest.mark.parametrize("alpha", [None, 0.0])
+@pytest.mark.parametrize(
+    ("kind", "bad"), [("log_probs", np.nan), ("log_probs", np.inf), ("logits", np.inf), ("probs", -0.5), ("probs", np.inf)]
+)
+def test_values_that_are_no_distribution(kind, bad, alpha):
+    """NaN as loss and gradient, of the row that has one; and of nothing but zeros, unless what is left is a class of its own."""
+    s, _, labels = rows(3, 12)
+    at, given = np.tile(np.arange(4), (3, 1)), {"labels": None if alpha is None else labels, "alpha": alpha, "reduction": "none"}
+    zero = 0.0 if kind == "probs" else -np.inf
+    for tail in ("lump", "drop") if kind != "logits" else ("drop",):
+        values = np.full((3, 4), 0.2 if kind == "probs" else np.log(0.2))
+        values[1, 2] = bad
+        values[2] = zero
+        loss, grad = ec.topk_distillation_loss(s, values, at, tail=tail, teacher_kind=kind, **given)
+        for found in (np.isnan(loss), np.isnan(grad).all(axis=1), np.isnan(grad).any(axis=1)):
+            np.testing.assert_array_equal(found, [False, True, tail == "drop"])
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("v", [50, 70_000])
 def test_file(tmp_path, dtype, v):
