@@ -87,6 +87,8 @@ class _Graph:
             if tensor.data_type == onnx.TensorProto.STRING:
                 continue
             with reading(path, tensor.name):
+                if not isinstance(tensor.name, str):
+                    raise ValueError("the name of an initializer is no UTF-8")
                 if tensor.name in self.arrays:
                     raise ValueError("there are two initializers of this name")
                 self.arrays[tensor.name] = _array(onnx, tensor)
