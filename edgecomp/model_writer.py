@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecomp import _kinds, _manifest, _npy, arrays
-from edgecomp._zip_writer import Writer
+from edgecomp._zip_writer import Writer, naming
 from edgecomp.weights import Weight
 
 if TYPE_CHECKING:
@@ -88,8 +88,9 @@ class ModelWriter:
         except ValueError as error:
             raise ValueError(f"save: {name[:80]!r}: {error}") from None
         try:
-            for part, (dtype, array) in parts.items():
-                self._writer.add(members[part], _npy.header(dtype, array.shape), _chunks(array, dtype), array.nbytes)
+            with naming(self._writer.path):
+                for part, (dtype, array) in parts.items():
+                    self._writer.add(members[part], _npy.header(dtype, array.shape), _chunks(array, dtype), array.nbytes)
         except BaseException:
             self.abort()
             raise
@@ -102,8 +103,9 @@ class ModelWriter:
         self._open = False
         try:
             manifest = _manifest.dumps(self._tensors, self._metadata)
-            self._writer.add(_manifest.MEMBER, b"", [manifest], len(manifest))
-            self._writer.commit()
+            with naming(self._writer.path):
+                self._writer.add(_manifest.MEMBER, b"", [manifest], len(manifest))
+                self._writer.commit()
         finally:
             self._writer.abort()  # nothing is left to do after a commit
 
