@@ -11,8 +11,8 @@ from edgecomp.readers.checkpoint import Checkpoint, Path, reading
 from edgecomp.weights import Int8Weight
 
 KINDS: dict[int, type[Int4Weight] | type[GroupedInt8Weight]] = {4: Int4Weight, 8: GroupedInt8Weight}
-UNKNOWN = ("weight_global_scale", "weight_scale_inv", "bitmask", "scale_packed", "absmax")
-"""Parts of layouts that are not read: NVFP4, float8 blocks, sparse 2:4, bitsandbytes."""
+UNKNOWN = ("weight_global_scale", "weight_scale_inv", "bitmask", "scale_packed", "absmax", "SCB")
+"""Parts of layouts that are not read: NVFP4, float8 blocks, sparse 2:4, bitsandbytes with 4 and 8 bits."""
 
 
 def weights(tensors: Checkpoint, quantization: dict[str, Any], path: Path) -> Checkpoint:
