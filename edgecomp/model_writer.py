@@ -30,7 +30,8 @@ def save(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Map
 
     Raises:
         TypeError: a tensor or metadata of a kind that the file does not hold.
-        ValueError: a name that is empty or longer than 4096 bytes; metadata beyond 64 MiB, with NaN, or nested in itself.
+        ValueError: a name that is empty, or longer than 4096 bytes as docs/format.md spells it; metadata beyond 64 MiB, with NaN, or nested
+            in itself.
         OSError: the file cannot be written. What was there before is still there, and nothing else.
 
     Example:
