@@ -34,7 +34,8 @@ class Writer:
         check_replaceable(self.path)
         folder, name = os.path.split(self.path)
         self._temporary = os.path.join(folder, f".{name[:200]}.{os.urandom(8).hex()}.tmp")
-        self._fd = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        with naming(self.path):
+            self._fd = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         self._discard = weakref.finalize(self, _remove, self._fd, self._temporary, os.getpid())
         self._entries: list[tuple[bytes, int, int, int]] = []
         self._directory = 0
@@ -150,6 +151,15 @@ class Writer:
     def _end_beside(self) -> None:
         if self._beside is not None:
             self._beside.shutdown()
+
+
+@contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+    """The system's errors name the file that was to be written, not its temporary one or none."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
 
 
 def check_replaceable(path: str) -> None:

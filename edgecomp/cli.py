@@ -188,7 +188,7 @@ def _bench(arguments: argparse.Namespace) -> None:
     if any(len(shape) == 2 for shape in arguments.shape or ()):
         arguments.refuse("argument --shape: wanted three whole numbers M,N,K, for example 512,4096,4096")
     if arguments.json not in (None, "-"):
-        open(arguments.json, "a").close()  # a file that cannot be written fails now, not after minutes
+        _check_writable(arguments.json, "choose another file with --json FILE")
     chosen = arguments.roof or arguments.int8 or arguments.f32
     own = not chosen and arguments.shape
     roof = arguments.roof or not (chosen or own)

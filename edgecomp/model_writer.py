@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecomp import _kinds, _manifest, _npy, arrays
-from edgecomp._zip_writer import Writer
+from edgecomp._zip_writer import Writer, naming
 from edgecomp.weights import Weight
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ def save(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Map
 
     Raises:
         TypeError: a tensor or metadata of a kind that the file does not hold.
-        ValueError: a name that is empty or longer than 4096 bytes; metadata beyond 64 MiB, with NaN, or nested in itself.
+        ValueError: a name that is empty, or longer than 4096 bytes as docs/format.md spells it; metadata beyond 64 MiB, with NaN, or nested
+            in itself.
         OSError: the file cannot be written. What was there before is still there, and nothing else.
 
     Example:
@@ -88,8 +89,9 @@ class ModelWriter:
         except ValueError as error:
             raise ValueError(f"save: {name[:80]!r}: {error}") from None
         try:
-            for part, (dtype, array) in parts.items():
-                self._writer.add(members[part], _npy.header(dtype, array.shape), _chunks(array, dtype), array.nbytes)
+            with naming(self._writer.path):
+                for part, (dtype, array) in parts.items():
+                    self._writer.add(members[part], _npy.header(dtype, array.shape), _chunks(array, dtype), array.nbytes)
         except BaseException:
             self.abort()
             raise
@@ -102,8 +104,9 @@ class ModelWriter:
         self._open = False
         try:
             manifest = _manifest.dumps(self._tensors, self._metadata)
-            self._writer.add(_manifest.MEMBER, b"", [manifest], len(manifest))
-            self._writer.commit()
+            with naming(self._writer.path):
+                self._writer.add(_manifest.MEMBER, b"", [manifest], len(manifest))
+                self._writer.commit()
         finally:
             self._writer.abort()  # nothing is left to do after a commit
 

@@ -167,6 +167,16 @@ def test_bench_refuses_a_folder_for_json(tmp_path: Path, capsys: pytest.CaptureF
     assert str(tmp_path) in capsys.readouterr().err
 
 
+@needs_c
+def test_bench_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure, "compare", interrupt)
+    assert cli.main(["bench", "--int8", "--quick", "--threads", "1", "--json", str(tmp_path / "speed.json")]) == 130
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_bench_without_c_says_what_to_do(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "load_c", lambda: None)
     assert cli.main(["bench", "--roof"]) == 1

@@ -85,6 +85,7 @@ def test_disk_full_at_any_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             ec.save(path, NEW)
         except OSError as error:
             assert error.errno == errno.ENOSPC  # noqa: PT017
+            assert error.filename == str(path)  # noqa: PT017
         else:
             break
         finally:
@@ -137,7 +138,7 @@ def test_errors_keep_the_old_file(tmp_path: Path) -> None:
     del writer  # neither closed nor aborted
     assert path.read_bytes() == was
     assert os.listdir(tmp_path) == ["m.npz"]
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"nowhere/m.npz'"):  # not the temporary file
         ec.save(tmp_path / "nowhere" / "m.npz", OLD)
     with pytest.raises(OSError, match="directory"):
         ec.save(tmp_path, OLD)

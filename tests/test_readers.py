@@ -361,7 +361,16 @@ I32 = np.int32
         ({"weight_packed": np.zeros((4, 8), np.uint8), "weight_scale": np.ones((4, 2), f), "weight_shape": np.array([4, 16])}, "NVFP4"),
         ({"weight": np.zeros((4, 8), f), "weight_scale": np.ones((4, 1), f)}, "wanted int8"),
         ({"weight": np.zeros((4, 8), np.int8), "weight_scale": np.ones((3, 1), f)}, r"weight_scale has shape \(3, 1\)"),
+        (
+            {"weight": np.zeros((4, 8), np.int8), "weight_scale": np.ones((4, 1), f), "weight_zero_point": np.full((4, 1), 0.5, f)},
+            "weight_zero_point has dtype float32",
+        ),
+        (
+            {"weight": np.zeros((4, 8), np.int8), "weight_scale": np.ones((4, 1), f), "weight_zero_point": np.full((4, 1), 1 << 40)},
+            r"weight_zero_point .*1099511627776",
+        ),
         ({"weight": np.zeros((4, 8), np.int8), "weight_scale_inv": np.ones((4, 1), f)}, "not supported"),
+        ({"weight": np.zeros((4, 8), np.int8), "SCB": np.ones(4, f)}, r"l\.SCB: .*not supported"),
     ],
 )
 def test_layers_that_do_not_fit(layer, said, tmp_path):

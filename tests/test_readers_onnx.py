@@ -139,6 +139,16 @@ def test_cast_and_mul(sub, first, turned, tmp_path):
     assert list(ec.import_weights(path)) == ["w"]
 
 
+@pytest.mark.parametrize("zero", [0.25, -3.0, 40000.0])
+def test_zero_points_that_no_code_can_be(zero, tmp_path):
+    nodes = [node("Cast", ["w"], ["c"], to=TensorProto.FLOAT), node("Sub", ["c", "z"], ["d"]), node("Mul", ["d", "s"], ["e"])]
+    path = write(tmp_path / "m", [*nodes, node("MatMul", ["x", "e"], ["y"])], w=q.view(np.uint8), s=scale, z=np.full(N, zero, f))
+    wanted = ((q.view(np.uint8) - np.float64(zero)) * scale).astype(f).T
+    np.testing.assert_array_equal(ec.import_weights(path)["w"], wanted)
+    with pytest.raises(ec.FormatError, match=r"m: w: .*is no weight"):
+        ec.import_weights(path, other="refuse")
+
+
 def test_float_matrices_are_turned(tmp_path):
     arrays = {"w": rng.standard_normal((K, N)).astype(f), "b": np.ones(N, f), "e": np.eye(N, dtype=f)}
     nodes = [
@@ -221,5 +231,9 @@ def test_broken_files(tmp_path):
     outside.external_data.add(key="location", value="../../../../../../etc/passwd")
     with pytest.raises(ec.FormatError):
         ec.import_weights(write(tmp_path / "m", [node("MatMul", ["x", "w"], ["y"])], w=outside))
+    write(tmp_path / "m", [node("MatMul", ["x", "w"], ["y"])], w=np.ones((K, N), f), name=np.ones(3, f))
+    (tmp_path / "m").write_bytes((tmp_path / "m").read_bytes().replace(b"name", b"nam\xae"))
+    with pytest.raises(ec.FormatError, match=r"m: .*no UTF-8"):
+        ec.import_weights(tmp_path / "m")
     with pytest.raises(FileNotFoundError):
         readers.read_onnx(tmp_path / "absent")

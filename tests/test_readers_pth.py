@@ -97,6 +97,12 @@ def test_tensors_in_lists(tmp_path):
     assert got.metadata == {"optimizer.param_groups.0.lr": 0.5}
 
 
+def test_a_long_list_in_many_places(tmp_path):
+    numbers = [0] * 100_000
+    with pytest.raises(ec.FormatError, match="entries"):
+        ec.import_weights(zipped(tmp_path / "m", {str(i): numbers for i in range(400)}))
+
+
 def test_a_tensor_that_is_negated_when_it_is_read(tmp_path):
     view = tensor()
     view.arguments += ({"neg": True},)
@@ -195,6 +201,12 @@ def test_npz(tmp_path):
     np.savez(tmp_path / "o.npz", a=np.array([{}], object))
     with pytest.raises(ec.FormatError, match=r"a: .*Python objects"):
         ec.import_weights(tmp_path / "o.npz")
+    with zipfile.ZipFile(tmp_path / "b.npz", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("a.npy", bytes(1000))
+    data = (tmp_path / "b.npz").read_bytes()
+    (tmp_path / "b.npz").write_bytes(data.replace(b"BZh9", b"BZh0"))
+    with pytest.raises(ec.FormatError, match=r"b\.npz: a: Invalid data stream"):
+        ec.import_weights(tmp_path / "b.npz")
     for shape in ("(9999999999,)", "(-1,)", "(4294967296, 4294967296)"):
         header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
         with zipfile.ZipFile(tmp_path / "l.npz", "w") as archive:

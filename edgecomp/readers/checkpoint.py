@@ -54,9 +54,11 @@ def reading(path: Path, tensor: str = "") -> Iterator[None]:
     except (FormatError, ImportError, KeyboardInterrupt):
         raise
     except OSError as error:
-        if error.errno != errno.EINVAL:  # which is what seeking to a negative offset gives
-            raise
-        raise FormatError(f"{where}an offset that lies") from error
+        if error.errno == errno.EINVAL:  # which is what seeking to a negative offset gives
+            raise FormatError(f"{where}an offset that lies") from error
+        if type(error) is OSError and error.errno is None:  # bz2 on what is none
+            raise FormatError(f"{where}{error}") from error
+        raise
     except MemoryError as error:
         raise FormatError(f"{where}says it needs more memory than there is") from error
     except Exception as error:  # parsers have exceptions of their own

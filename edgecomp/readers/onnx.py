@@ -87,6 +87,8 @@ class _Graph:
             if tensor.data_type == onnx.TensorProto.STRING:
                 continue
             with reading(path, tensor.name):
+                if not isinstance(tensor.name, str):
+                    raise ValueError("the name of an initializer is no UTF-8")
                 if tensor.name in self.arrays:
                     raise ValueError("there are two initializers of this name")
                 self.arrays[tensor.name] = _array(onnx, tensor)
@@ -247,8 +249,12 @@ def _dequantize(q: Array, scale: Array, zero: Array | None, axis: int, block: in
 
 
 def _weight(q: Array, scale: Array, zero: Array | None, axis: int, block: int, turned: bool, bits: int) -> Any:
-    """A weight of ours, or None: more than two dimensions, or scales along the inputs."""
+    """A weight of ours, or None: more than two dimensions, scales along the inputs, or zero points that no code can be."""
     if q.ndim != 2 or q.dtype == np.int32:
+        return None
+    signed, middle = q.dtype == np.int8, 1 << (bits - 1)
+    low = -middle if signed else 0
+    if zero is not None and not ((zero == np.rint(zero)) & (zero >= low) & (zero < low + 2 * middle)).all():
         return None
     s = _spread(scale, q.shape, axis, 0) if not block else scale
     z = None if zero is None else (_spread(zero, q.shape, axis, 0) if not block else zero)
@@ -265,8 +271,6 @@ def _weight(q: Array, scale: Array, zero: Array | None, axis: int, block: int, t
         return None
     if s.dtype not in (np.float16, np.float32):
         return None
-    signed = q.dtype == np.int8
-    middle = 1 << (bits - 1)
     if signed and z.any():
         codes, zero_points = (q.astype(np.int16) + middle).astype(np.uint8), z + middle
     else:

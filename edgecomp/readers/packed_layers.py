@@ -11,8 +11,8 @@ from edgecomp.readers.checkpoint import Checkpoint, Path, reading
 from edgecomp.weights import Int8Weight
 
 KINDS: dict[int, type[Int4Weight] | type[GroupedInt8Weight]] = {4: Int4Weight, 8: GroupedInt8Weight}
-UNKNOWN = ("weight_global_scale", "weight_scale_inv", "bitmask", "scale_packed", "absmax")
-"""Parts of layouts that are not read: NVFP4, float8 blocks, sparse 2:4, bitsandbytes."""
+UNKNOWN = ("weight_global_scale", "weight_scale_inv", "bitmask", "scale_packed", "absmax", "SCB")
+"""Parts of layouts that are not read: NVFP4, float8 blocks, sparse 2:4, bitsandbytes with 4 and 8 bits."""
 
 
 def weights(tensors: Checkpoint, quantization: dict[str, Any], path: Path) -> Checkpoint:
@@ -102,6 +102,8 @@ def _int8(parts: dict[str, Any], quantization: dict[str, Any]) -> Any:
         raise ValueError(f"weight has dtype {q.dtype} and shape {q.shape} beside a weight_scale: wanted int8 [N, K]")
     if "weight_g_idx" in parts:
         raise ValueError("weight_g_idx beside unpacked int8 weights is not supported")
+    if zero is not None and (zero.dtype.kind != "i" or zero.min(initial=0) < -128 or zero.max(initial=0) > 127):
+        raise ValueError(f"weight_zero_point has dtype {zero.dtype} and values {zero.min()}..{zero.max()}, wanted int8")
     n = len(q)
     scale, zero = _columns(scale, n, "weight_scale"), None if zero is None else _columns(zero, n, "weight_zero_point")
     return int8(q, scale, zero if zero is not None and zero.any() else None, _group_sizes(quantization))

@@ -25,6 +25,8 @@ DEPTH = 32
 """Dictionaries inside each other."""
 ENTRIES = 1_000_000
 """Of all dictionaries: one may contain another many times."""
+NUMBERS = 16
+"""Items of a list that count as an entry: they are looked at fast, but a list too may be in many places."""
 
 
 class Storage(NamedTuple):
@@ -179,6 +181,7 @@ def _collect(
         result.metadata[name] = json_value(value)
     elif name and type(value) in (list, tuple):
         inside = {i: inner for i, inner in enumerate(value) if isinstance(inner, (dict, list, tuple))}  # a Tensor is a tuple
+        list(itertools.islice(entries, len(value) // NUMBERS))
         _collect(inside, name, storages, result, path, depth, entries)
     elif not name:
         raise FormatError(f"{os.fspath(path)}: holds a {type(value).__name__}, wanted a dictionary of tensors")
