@@ -207,7 +207,7 @@ static void make_gemm_sg_f32(problem *p)
     turn++;
     make_grouped(p);
     make_x(p, 1e30f);
-    make_weight(p, &form_f32, turn % 2 ? 4 : 8, turn % 3, 2, 32 << turn % 3, 0);
+    make_weight(p, &form_f32, turn % 2 ? 4 : 8, turn % 3, 2, p->k > 65536 ? 32768 : 32 << turn % 3, 0); /* the last one nearly empty, too */
     resized(&weights, (size_t)(p->n * p->k));
     for (int64_t j = 0; j < p->n; j++)
         for (int64_t i = 0; i < p->k; i++) {
