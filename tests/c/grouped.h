@@ -97,7 +97,7 @@ static void make_weight(const problem *p, grouped *g, int bits, int zero, int sc
             uint8_t *r = records + (size_t)(j / 32 * groups + s) * record;
             const int c = (int)(j % 32), kind = below(5);
             put(r, c, scale_bytes, g->scale + j * groups + s);
-            g->zero[j * groups + s] = zero == EC_ZERO_POINT ? below(bits == 4 ? 17 : 256) : zero == EC_ZERO_OFFSET ? 0 : 1 << (bits - 1);
+            g->zero[j * groups + s] = zero == EC_ZERO_POINT ? below(bits == 4 ? 129 : 256) : zero == EC_ZERO_OFFSET ? 0 : 1 << (bits - 1);
             if (zero == EC_ZERO_POINT)
                 r[32 * scale_bytes + c] = (uint8_t)g->zero[j * groups + s];
             if (zero == EC_ZERO_OFFSET)
