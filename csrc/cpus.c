@@ -97,6 +97,6 @@ int edgecomp_get_num_threads(void)
         n = value ? atoi(value) : 0; /* the Python layer refuses what is no number; OMP may hold a list: its first */
     }
     n = n < 1 ? ec_cpu_count() : EC_MIN(n, EC_MAX_THREADS);
-    atomic_store(&default_threads, n);
-    return n;
+    int set = 0; /* by another thread meanwhile: that stays */
+    return atomic_compare_exchange_strong(&default_threads, &set, n) ? n : set;
 }

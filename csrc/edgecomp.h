@@ -120,15 +120,15 @@ int ec_requantize(int64_t count, const float *y, float scale, int zero, int8_t *
 enum { EC_ZERO_MIDDLE, EC_ZERO_POINT, EC_ZERO_OFFSET };
 
 /* Weights in records [ceil(n/32)][ceil(k/group)] of 32 outputs and one group of inputs each. A record is its header and its codes:
- *   float or float16 scale[32]; with EC_ZERO_POINT uint8 zero[32], with EC_ZERO_OFFSET offset[32] of the scales' type; zeros up
- *   to a multiple of 64 bytes;
+ *   float or float16 scale[32]; with EC_ZERO_POINT uint8 zero[32] (of int4 at most 128), with EC_ZERO_OFFSET offset[32] of the scales'
+ *   type; zeros up to a multiple of 64 bytes;
  *   int8: uint8 code[group/4][32][4]: output, then input within its quad;
  *   int4: uint8 code[group/8][32][4]: low nibbles are the first quad of eight inputs, high nibbles the second. Rounded up.
  * A weight is scale * (code - zero), or scale * code + offset. Codes beyond n and k may be anything, their scales are finite. */
 typedef struct {
     const void *records;
     const int32_t *permutation; /* [k] or NULL: input i of the weights is x[permutation[i]] */
-    int32_t group;              /* inputs of a group: a multiple of 16; k rounded up to 16 for a single group */
+    int32_t group;              /* inputs of a group, a multiple of 16 from 16 to 66320; k rounded up to 16 for a single group */
     int32_t scale_bytes;        /* 2 or 4 */
     int32_t zero;               /* EC_ZERO_* */
 } ec_grouped;

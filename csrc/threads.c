@@ -165,13 +165,14 @@ int ec_parallel(int threads, int64_t count, ec_task *task, void *ctx)
     const fp_mode was = fp_default();
     int idle = 0;
     threads = (int)EC_MIN(threads, count);
+    if (threads > 1) /* before the pool is busy: a child forked in between would find it so for ever */
+        pthread_once(&once, register_fork_handler);
     if (threads < 2 || !atomic_compare_exchange_strong(&pool.busy, &idle, 1)) {
         for (int64_t i = 0; i < count; i++)
             task(ctx, i, 0);
         fp_restore(was);
         return 0;
     }
-    pthread_once(&once, register_fork_handler);
     start_workers(threads - 1);
     pool.task = task;
     pool.ctx = ctx;

@@ -172,13 +172,17 @@ static void gemv_chunk(void *ctx, int64_t strip, int thread)
         j->activation(j->act, j->m, cols, j->y + col0, j->ldy);
 }
 
+/* Inputs that the last group lacks. */
+static int64_t missing(const job *j) { return ec_div_up(j->k, j->grouped->group) * j->grouped->group - j->k; }
+
+/* Few rows, and room for the missing inputs in what is other weights' scratch: groups of tens of thousands may lack more. */
+static int is_gemv(const job *j) { return j->grouped && j->m <= FEW && j->m * missing(j) <= SCRATCH; }
+
 static void run_gemv(job *j)
 {
     j->gemv_sg = ec_use_gemv_sg();
-    /* Whole groups, so that the kernel has no rest. There is room: what is other weights' scratch. */
-    const int64_t whole = ec_div_up(j->k, j->grouped->group) * j->grouped->group;
-    assert(FEW * (whole - j->k) <= SCRATCH);
-    memset(j->panel + j->m * j->k, 0, sizeof(float) * (size_t)(j->m * (whole - j->k)));
+    /* Whole groups, so that the kernel has no rest. */
+    memset(j->panel + j->m * j->k, 0, sizeof(float) * (size_t)(j->m * missing(j)));
     ec_parallel(j->threads, ec_div_up(j->n, EC_STRIP), gemv_chunk, j);
 }
 
@@ -212,7 +216,7 @@ static int run(job *j, int threads, void *workspace, size_t size)
 
     ec_parallel(ec_threads_that_pay(threads, 0.06 * (double)j->m * (double)j->k), j->tiles, pack_tile, j);
     j->threads = ec_gemm_f32_threads(j->m, j->n, j->k, threads);
-    if (j->grouped && j->m <= FEW) {
+    if (is_gemv(j)) {
         run_gemv(j);
         return EC_OK;
     }

@@ -140,6 +140,7 @@ size_t ec_kd_loss_workspace(int64_t m, int64_t n, int threads)
 int ec_kd_loss(int64_t m, int64_t n, const float *student, int64_t lds, const float *teacher, int64_t ldt, const int64_t *labels,
                const double *weight, const ec_kd *how, double *loss, float *grad, int64_t ldg, int threads, void *workspace, size_t size)
 {
+    threads = ec_thread_limit(threads); /* once: another thread may set the default meanwhile, and the scratch is counted by it */
     if (size < ec_kd_loss_workspace(m, n, threads))
         return EC_E_WORKSPACE;
     job j = {.m = m, .n = n, .lds = lds, .ldt = ldt, .ldg = ldg, .student = student, .teacher = teacher, .labels = labels, .weight = weight,

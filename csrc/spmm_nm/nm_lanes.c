@@ -46,7 +46,7 @@ static int64_t input_stride(int64_t kept) { return ec_div_up(kept, 16) * 16; }
 
 static int64_t scratch_bytes(int64_t k, const ec_nm *w)
 {
-    return 4 * most_blocks(w) * (w->block * TOKENS + input_stride(ec_nm_kept(k, w)));
+    return 4 * most_blocks(w) * ((int64_t)w->block * TOKENS + input_stride(ec_nm_kept(k, w)));
 }
 
 static int64_t padded(int64_t m) { return ec_div_up(m, 16) * 16; }

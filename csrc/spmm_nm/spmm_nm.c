@@ -254,7 +254,7 @@ static int run(job *j, int threads, void *workspace, size_t size)
 
     ec_parallel(ec_threads_that_pay(threads, 0.06 * (double)j->m * (double)j->k), j->tiles, pack_tile, j);
     const int work = (int8 ? ec_spmm_nm8_threads : ec_spmm_nm_threads)(j->m, j->n, j->kept, threads);
-    const int64_t values = 4 * j->w->block * EC_MIN(j->kept, step_of(j)) + 1; /* + 1: k may be 0 */
+    const int64_t values = 4 * EC_MIN(j->kept, step_of(j)) * j->w->block + 1; /* + 1: k may be 0 */
     j->group_blocks = !int8 && j->own->tile && j->tiles > 1 && values <= GROUP_BYTES ? EC_MIN(GROUP, GROUP_BYTES / values) : 1;
     j->grid = ec_grid_of(work, ec_div_up(j->blocks, j->group_blocks), j->m, j->tiles, int8 ? ec_panel_bytes(j->k, 1) : 4 * j->k, EC_SECTION_L3);
     ec_parallel(work, ec_grid_chunks(&j->grid), nm_chunk, j);

@@ -97,7 +97,7 @@ static void make_weight(const problem *p, grouped *g, int bits, int zero, int sc
             uint8_t *r = records + (size_t)(j / 32 * groups + s) * record;
             const int c = (int)(j % 32), kind = below(5);
             put(r, c, scale_bytes, g->scale + j * groups + s);
-            g->zero[j * groups + s] = zero == EC_ZERO_POINT ? below(bits == 4 ? 17 : 256) : zero == EC_ZERO_OFFSET ? 0 : 1 << (bits - 1);
+            g->zero[j * groups + s] = zero == EC_ZERO_POINT ? below(bits == 4 ? 129 : 256) : zero == EC_ZERO_OFFSET ? 0 : 1 << (bits - 1);
             if (zero == EC_ZERO_POINT)
                 r[32 * scale_bytes + c] = (uint8_t)g->zero[j * groups + s];
             if (zero == EC_ZERO_OFFSET)
@@ -207,7 +207,7 @@ static void make_gemm_sg_f32(problem *p)
     turn++;
     make_grouped(p);
     make_x(p, 1e30f);
-    make_weight(p, &form_f32, turn % 2 ? 4 : 8, turn % 3, 2, 32 << turn % 3, 0);
+    make_weight(p, &form_f32, turn % 2 ? 4 : 8, turn % 3, 2, p->k > 65536 ? 32768 : 32 << turn % 3, 0); /* the last one nearly empty, too */
     resized(&weights, (size_t)(p->n * p->k));
     for (int64_t j = 0; j < p->n; j++)
         for (int64_t i = 0; i < p->k; i++) {

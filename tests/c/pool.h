@@ -3,6 +3,7 @@
 #ifndef POOL_H
 #define POOL_H
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/wait.h>
 
 #include "int8.h"
@@ -64,6 +65,75 @@ static void run_at_once(void *(*run)(void *), int *rounds)
     now->passed += CALLERS * *rounds;
 }
 
+static atomic_int settled;
+
+/* Another thread sets the default again and again. */
+static void *restless(void *arg)
+{
+    (void)arg;
+    for (int i = 0; !atomic_load(&settled); i++)
+        edgecomp_set_num_threads(1 + 3 * (i & 1));
+    return NULL;
+}
+
+static void *asks(void *arg)
+{
+    (void)arg;
+    while (!atomic_load(&settled))
+        edgecomp_get_num_threads();
+    return NULL;
+}
+
+/* A call counts its scratch by one default, whatever it becomes meanwhile: behind the workspace of one thread nothing is written. */
+static void check_restless_default(void)
+{
+    enum { M = 64, N = 2500, ROUNDS = 2000 };
+    const ec_kd how = {EC_KD_KL, 1, 1, 1, 0, 0.5, 0, 1};
+    float *s = place(Y, 4 * M * N), *t = place(Y2, 4 * M * N);
+    double weight[M], loss[M];
+    for (int i = 0; i < M * N; i++)
+        s[i] = normalish(), t[i] = normalish();
+    for (int i = 0; i < M; i++)
+        weight[i] = 1;
+    const size_t size = ec_kd_loss_workspace(M, N, 1), more = ec_kd_loss_workspace(M, N, 4);
+    uint8_t *work = place(WORK, more);
+    pthread_t other;
+    if (pthread_create(&other, NULL, restless, NULL))
+        fail("no thread");
+    for (int r = 0; r < ROUNDS; r++) {
+        const int status = ec_kd_loss(M, N, s, N, t, N, NULL, weight, &how, loss, NULL, 0, 0, work, size);
+        if (status != EC_OK && status != EC_E_WORKSPACE)
+            fail("returned %d", status);
+    }
+    atomic_store(&settled, 1);
+    pthread_join(other, NULL);
+    for (size_t i = size; i < more; i++)
+        if (work[i] != 0xFF)
+            fail("a call has written behind its workspace");
+    now->passed += ROUNDS;
+}
+
+/* What was set is not lost to a thread that asks for the default at that moment. */
+static void check_default_stays(void)
+{
+    enum { ROUNDS = 100000 };
+    pthread_t other;
+    atomic_store(&settled, 0);
+    if (pthread_create(&other, NULL, asks, NULL))
+        fail("no thread");
+    for (int r = 0; r < ROUNDS; r++) {
+        edgecomp_set_num_threads(0);
+        edgecomp_set_num_threads(7);
+        for (int i = 0; i < 100; i++) /* the other one may be on its way */
+            if (edgecomp_get_num_threads() != 7)
+                fail("the default is %d after 7 was set", edgecomp_get_num_threads());
+    }
+    atomic_store(&settled, 1);
+    pthread_join(other, NULL);
+    edgecomp_set_num_threads(0);
+    now->passed += ROUNDS;
+}
+
 static void check_pool(const problem *p)
 {
     int rounds = strcmp(ec_variant("gemm_s8c"), "scalar") ? 300 : 20;
@@ -87,6 +157,9 @@ static void check_pool(const problem *p)
     strcpy(now->call, "tiny jobs of several callers");
     run_at_once(tiny_jobs, &rounds);
     now->passed += 2 * rounds;
+    strcpy(now->call, "a default that changes");
+    check_restless_default();
+    check_default_stays();
 
 #ifdef __SANITIZE_THREAD__
     const int follows_forks = 0;
