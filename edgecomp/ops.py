@@ -398,9 +398,9 @@ def explain(x: Any, w: Any, *, compute: str | None = None, threads: int | None =
         if getattr(weight, "permutation", None) is not None:
             notes.append("x: permuted to the order of the weight's groups")
     elif isinstance(weight, (CSRWeight, NMWeight)):
-        if weight.scale is not None:
-            notes.append("w: its values converted to float32 at each call")
-            weight = weight.as_float32()
+        if isinstance(weight, CSRWeight) and weight.scale is not None:
+            notes.append("w: its values converted to float32, derived at the first call")
+            weight = weight.with_floats(np.empty(weight.nnz, np.float32))
     elif isinstance(weight, (Int8Weight, GroupedWeight)):
         notes.append("w: expanded to float32 as it is read")
     elif not isinstance(weight, DenseWeight):

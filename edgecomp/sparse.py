@@ -28,7 +28,8 @@ class CSRWeight(Weight):
     block of inputs; in C with AVX-512 up to 6, and 5, when one that has 15 % of the weights meets more than 32 rows; and a bit for each
     weight when one that has two fifths of them meets one row, or with AVX-512 15 %, with int8 values a sixteenth, and meets a few; and with
     AVX-512 the entries once more when a weight with fewer and at most 65536 inputs (with AVX512-FP16 any number) meets one row or two.
-    From then on `nbytes` counts them; `explain` tells which one a call reads.
+    compute="float32" derives the float32 values of int8 entries, 4 bytes each, and the form of these. From then on `nbytes` counts them;
+    `explain` tells which one a call reads.
     """
 
     __slots__ = ("data", "derived", "indices", "indptr", "scale")
@@ -36,8 +37,9 @@ class CSRWeight(Weight):
     indices: npt.NDArray[Any]
     indptr: npt.NDArray[np.int32]
     scale: Float32 | None
-    derived: "dict[int | str, npt.NDArray[Any] | Blocks] | None"
-    """What a backend derived from the arrays, by its kind: C's are arrays of bytes, Numba's `Blocks`. None if it must not."""
+    derived: "dict[int | str, npt.NDArray[Any] | Blocks | CSRWeight] | None"
+    """What was derived from the arrays, by its kind: C's are arrays of bytes, Numba's `Blocks`; "floats" is the weight with the values of
+    int8 data. None if nothing may be."""
     layout: ClassVar[str] = "csr"
     _made_by = "edgecomp.to_csr, CSRWeight.from_arrays or CSRWeight.from_scipy"
 
@@ -142,8 +144,19 @@ class CSRWeight(Weight):
             return self.data * np.repeat(self.scale, np.diff(self.indptr))
 
     def as_float32(self) -> "CSRWeight":
-        """The same weight with the dequantised values; shares the indices."""
-        parts = {"data": self._values(), "indices": self.indices, "indptr": self.indptr}
+        """The same weight with the dequantised values, sharing the indices: of int8 values kept, and counted by `nbytes`."""
+        if self.scale is None:
+            return self
+        assert self.derived is not None
+        floats = self.derived.get("floats")
+        if floats is None:  # what one thread made stays
+            floats = self.derived.setdefault("floats", self.with_floats(self._values()))
+        assert isinstance(floats, CSRWeight)
+        return floats
+
+    def with_floats(self, values: Float32) -> "CSRWeight":
+        """The same entries with other values."""
+        parts = {"data": values, "indices": self.indices, "indptr": self.indptr}
         return self._build(shape=self.shape, scale=None, derived={}, **parts)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -171,7 +184,8 @@ class CSRWeight(Weight):
     def nbytes(self) -> int:
         """Bytes held: the entries, and what the kernels derived from them, if they did."""
         derived = dict(self.derived or {})  # copied: a first call in another thread may add to it
-        return super().nbytes + sum(part.nbytes for part in derived.values())
+        shared = self.indices.nbytes + self.indptr.nbytes if "floats" in derived else 0
+        return super().nbytes + sum(part.nbytes for part in derived.values()) - shared
 
 
 def borrowed(a: Any) -> CSRWeight | None:

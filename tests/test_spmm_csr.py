@@ -1,5 +1,7 @@
 """spmm_csr, spmm_csr8: linear with CSR weights, and spmm. Every bit of the int8 form is promised."""
 
+import copy
+import pickle
 import re
 from concurrent.futures import ThreadPoolExecutor
 
@@ -303,6 +305,28 @@ def test_what_is_derived_is_counted():
         assert w.nbytes == stored + sum(part.nbytes for part in derived)
 
 
+def test_float32_values_of_int8_are_kept(impl):
+    """Once, whoever comes first; told by explain, which derives nothing; in no copy or pickle."""
+    dense = matrix(40, 130, 0.4)
+    for m in (1, 2, 40):
+        w, x = ec.to_csr(dense, 8), rng.standard_normal((m, 130)).astype(f)
+        stored, told = w.nbytes, str(ec.explain(x, w, compute="float32"))
+        assert "w: its values converted to float32, derived at the first call" in told
+        assert (w.nbytes, w.derived) == (stored, {})
+        with ThreadPoolExecutor(4) as executor:
+            wanted, *others = executor.map(lambda _, x=x, w=w: ec.linear(x, w, compute="float32"), range(8))
+        for y in others:
+            assert_bits(y, wanted)
+        values = w.as_float32()
+        assert_bits(ec.linear(x, values), wanted)
+        assert w.as_float32() is values is values.as_float32()
+        assert np.shares_memory(values.indices, w.indices)
+        assert w.nbytes == stored + 4 * w.nnz + sum(part.nbytes for part in values.derived.values())
+        assert str(ec.explain(x, w, compute="float32")) == told
+        for other in (copy.copy(w), copy.deepcopy(w), pickle.loads(pickle.dumps(w))):
+            assert (other.nbytes, other.derived) == (stored, {})
+
+
 def test_bytes_of_an_entry():
     """At 90 % zeros the int8 form is less than 0.32 of dense int8, indices and all."""
     w = np.zeros((64, 4000), f)
@@ -340,7 +364,7 @@ def test_explain():
     assert "x: quantised to uint8 per row" in e.notes
     e = ec.explain(x, ec.to_csr(w, 8), compute="float32")
     assert e.op == "spmm_csr"
-    assert "converted to float32 at each call" in str(e)
+    assert "converted to float32, derived at the first call" in str(e)
     sparse = pytest.importorskip("scipy.sparse")
     assert "does it once" in str(ec.explain(x, sparse.csr_array(w)))
 
