@@ -77,7 +77,8 @@ def distillation_loss(
 
     Returns:
         (loss, grad), or the loss alone: a Python float (float64 [...] with "none"); grad is float32 [..., V]. A row with NaN, +inf, or
-        nothing but -inf makes its loss and gradient NaN. -inf masks a class: 0 log 0 = 0. A class masked by the student only
+        nothing but -inf makes its loss and gradient NaN; of these, "mse" makes inf of +inf in the teacher, and takes -inf for masks. -inf
+        masks a class: 0 log 0 = 0. A class masked by the student only
         makes kl inf (its gradient stays finite), one masked by the teacher only reverse_kl (its gradient becomes NaN). Without rows
         that count, means are 0 / 0 = NaN, "sum" is 0, the gradient is 0.
 
@@ -130,9 +131,13 @@ def number(where: str, value: Any, wanted: str, fits: Callable[[float], bool]) -
     """value as a float for which `fits` holds: TypeError, ValueError."""
     if type(value) is not float and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
         raise TypeError(f"{where} is a {type(value).__name__}, wanted {wanted}")
-    if not fits(float(value)):
+    try:
+        found = float(value)
+    except OverflowError:  # an int
+        found = math.inf
+    if not fits(found):
         raise ValueError(f"{where} is {value!r}, wanted {wanted}")
-    return float(value)
+    return found
 
 
 def one_of(where: str, value: Any, names: tuple[str, ...]) -> None:

@@ -396,7 +396,9 @@ def kd_rows(s: Float64, t: Float64, labels: npt.NDArray[np.int64] | None, how: O
         if how.kd == 0:  # no infinity of a term that has no part in the loss
             loss, slope = np.zeros(len(s)), np.zeros(s.shape)
         broken = np.isnan(s).any(axis=1) | np.isnan(t).any(axis=1)
-        if how.kind != "mse":  # no softmax of +inf, nor of nothing but masks
+        if how.kind == "mse":
+            broken |= np.isposinf(s.max(axis=1))  # the cross entropy's softmax, with a share or without
+        else:  # no softmax of +inf, nor of nothing but masks
             broken |= np.isinf(s.max(axis=1)) | np.isinf(t.max(axis=1))
         loss, slope = loss + np.where(broken, np.nan, 0), slope + np.where(broken, np.nan, 0)[:, None]
         loss, slope = how.kd * loss, how.kd / how.temperature * slope
