@@ -67,12 +67,15 @@ static void run_at_once(void *(*run)(void *), int *rounds)
 
 static atomic_int settled;
 
-/* Another thread sets the default again and again. */
+/* Another thread sets the default again and again, and now and then leaves its CPU to a worker. */
 static void *restless(void *arg)
 {
     (void)arg;
-    for (int i = 0; !atomic_load(&settled); i++)
+    for (int i = 0; !atomic_load(&settled); i++) {
         edgecomp_set_num_threads(1 + 3 * (i & 1));
+        if (i % 4096 == 0)
+            usleep(100);
+    }
     return NULL;
 }
 
