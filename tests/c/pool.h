@@ -88,9 +88,9 @@ static void *asks(void *arg)
 }
 
 /* A call counts its scratch by one default, whatever it becomes meanwhile: behind the workspace of one thread nothing is written. */
-static void check_restless_default(void)
+static void check_restless_default(int rounds)
 {
-    enum { M = 64, N = 2500, ROUNDS = 2000 };
+    enum { M = 64, N = 2500 };
     const ec_kd how = {EC_KD_KL, 1, 1, 1, 0, 0.5, 0, 1};
     float *s = place(Y, 4 * M * N), *t = place(Y2, 4 * M * N);
     double weight[M], loss[M];
@@ -103,7 +103,7 @@ static void check_restless_default(void)
     pthread_t other;
     if (pthread_create(&other, NULL, restless, NULL))
         fail("no thread");
-    for (int r = 0; r < ROUNDS; r++) {
+    for (int r = 0; r < rounds; r++) {
         const int status = ec_kd_loss(M, N, s, N, t, N, NULL, weight, &how, loss, NULL, 0, 0, work, size);
         if (status != EC_OK && status != EC_E_WORKSPACE)
             fail("returned %d", status);
@@ -113,18 +113,17 @@ static void check_restless_default(void)
     for (size_t i = size; i < more; i++)
         if (work[i] != 0xFF)
             fail("a call has written behind its workspace");
-    now->passed += ROUNDS;
+    now->passed += rounds;
 }
 
 /* What was set is not lost to a thread that asks for the default at that moment. */
-static void check_default_stays(void)
+static void check_default_stays(int rounds)
 {
-    enum { ROUNDS = 100000 };
     pthread_t other;
     atomic_store(&settled, 0);
     if (pthread_create(&other, NULL, asks, NULL))
         fail("no thread");
-    for (int r = 0; r < ROUNDS; r++) {
+    for (int r = 0; r < rounds; r++) {
         edgecomp_set_num_threads(0);
         edgecomp_set_num_threads(7);
         for (int i = 0; i < 100; i++) /* the other one may be on its way */
@@ -134,7 +133,7 @@ static void check_default_stays(void)
     atomic_store(&settled, 1);
     pthread_join(other, NULL);
     edgecomp_set_num_threads(0);
-    now->passed += ROUNDS;
+    now->passed += rounds;
 }
 
 static void check_pool(const problem *p)
@@ -160,9 +159,13 @@ static void check_pool(const problem *p)
     strcpy(now->call, "tiny jobs of several callers");
     run_at_once(tiny_jobs, &rounds);
     now->passed += 2 * rounds;
-    strcpy(now->call, "a default that changes");
-    check_restless_default();
-    check_default_stays();
+    static int asked; /* the line plays no part; the scalar one, which comes first, is slow */
+    if (!asked && rounds == 300) {
+        asked = 1;
+        strcpy(now->call, "a default that changes");
+        check_restless_default(emulated ? 50 : 2000);
+        check_default_stays(emulated ? 2000 : 100000);
+    }
 
 #ifdef __SANITIZE_THREAD__
     const int follows_forks = 0;
