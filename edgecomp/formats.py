@@ -111,19 +111,17 @@ def gptq(
         raise ValueError(f"{where}: qzeros has shape {zero.shape[:2]}, wanted ({groups}, {n * bits // 32})")
     zero = zero.reshape(groups, n)
     q = words.transpose(1, 0, 2).reshape(n, k)
-    permutation = None
-    if g_idx is None:
-        group = group_of(k, groups, told, where)
-    else:
-        group, permutation = _act_order(g_idx, k, groups, told, where)
-        if permutation is not None:
-            q = q[:, permutation]
+    group, permutation = _order(g_idx, k, groups, told, where)
+    if permutation is not None:
+        q = q[:, permutation]
     wide = zero.T.astype(np.int16) + (1 if zero_plus_one else 0)
     return Parts(np.ascontiguousarray(q), np.ascontiguousarray(scale.T), zero=wide, group_size=group, permutation=permutation)
 
 
-def _act_order(g_idx: Any, k: int, groups: int, told: Sequence[int], where: str) -> tuple[int, Array | None]:
+def _order(g_idx: Any, k: int, groups: int, told: Sequence[int], where: str) -> tuple[int, Array | None]:
     """How many inputs the groups have, and the inputs in the order of their groups; None if that is the order they are in."""
+    if g_idx is None:
+        return group_of(k, groups, told, where), None
     index = arrays.to_numpy(g_idx, f"{where}: g_idx")
     if index.dtype.kind not in "iu" or index.shape != (k,):
         raise ValueError(f"{where}: g_idx has dtype {index.dtype} and shape {index.shape}, wanted integers ({k},)")
@@ -148,18 +146,17 @@ def compressed_tensors(
         raise ValueError(f"{where}: weight_packed has shape {words.shape[:2]}, weight_shape is {(n, k)}")
     scale = _scales(np.ascontiguousarray(arrays.to_numpy(scales, f"{where}: weight_scale").T), n, where).T
     groups = scale.shape[1]
-    q, zero, permutation = words.reshape(n, -1)[:, :k], None, None
+    q, zero = words.reshape(n, -1)[:, :k], None
     if zero_points is not None:
         points = _words(zero_points, "weight_zero_point", bits, where)
         if points.shape[:2] != (-(-n * bits // 32), groups):
             raise ValueError(f"{where}: weight_zero_point has shape {points.shape[:2]}, wanted {(-(-n * bits // 32), groups)}")
         zero = np.ascontiguousarray(points.transpose(0, 2, 1).reshape(-1, groups)[:n])
-    if g_idx is None or (arrays.to_numpy(g_idx, f"{where}: weight_g_idx") == -1).all():  # -1: not used
-        group = group_of(k, groups, told, where)
-    else:
-        group, permutation = _act_order(g_idx, k, groups, told, where)
-        if permutation is not None:
-            q = q[:, permutation]
+    if g_idx is not None and (arrays.to_numpy(g_idx, f"{where}: weight_g_idx") == -1).all():
+        g_idx = None  # not used
+    group, permutation = _order(g_idx, k, groups, told, where)
+    if permutation is not None:
+        q = q[:, permutation]
     if zero is None:  # centred codes need none; the subtraction wraps
         q = (q - np.uint8(1 << (bits - 1))).view(np.int8)
     return Parts(np.ascontiguousarray(q), scale, zero, group_size=group, permutation=permutation)

@@ -154,7 +154,7 @@ def linear(
         use.gemm_s8c(x, w, bias, activation, y, scale, out_zero, limit)
         return out
     gemm = getattr(use, op)
-    if how == "float32" and isinstance(w, CSRWeight) and w.scale is not None:
+    if how == "float32" and isinstance(w, CSRWeight):
         w = w.as_float32()
     if scale is None:
         gemm(x, w, bias, activation, y, limit)

@@ -62,7 +62,7 @@ int ec_nm8_by_places(int64_t m, const ec_nm *w)
 }
 
 /* AMX multiplies all inputs of many rows in the time that others take for a third of them. Elsewhere what shares its inputs always wins, and with
- * places of each output what takes no dot product's port for a permutation, as Intel's CPUs do, or keeps less than half (bench/README.md). */
+ * places of each output what takes no dot product's port for a permutation, as Intel's CPUs do, or keeps less than half (bench/TRIED.md). */
 int ec_nm8_form(int64_t rows, int n, int m, int block)
 {
     const ec_spmm_nm8_impl *impl = ec_use_spmm_nm8();
