@@ -189,8 +189,8 @@ def matmulnbits(b: Any, scales: Any, zero_points: Any, g_idx: Any, n: int, k: in
     for name, value in (("n", n), ("k", k), ("block_size", block_size)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
             raise ValueError(f"{where}: {name} is {value!r}, wanted an int from 0 on")
-    if block_size not in (16, 32, 64, 128, 256):
-        raise ValueError(f"{where}: block_size is {block_size!r}, wanted a power of two from 16 to 256")
+    if block_size < 16 or block_size & (block_size - 1) or 256 < block_size < k:  # one block may have any length
+        raise ValueError(f"{where}: block_size is {block_size!r}, wanted a power of two from 16 to 256, or from k on")
     if g_idx is not None:
         raise ValueError(f"{where}: g_idx is not supported: MatMulNBits has deprecated it")
     groups, blob = -(-k // block_size), block_size * bits // 8

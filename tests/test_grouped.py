@@ -260,6 +260,13 @@ def test_matmulnbits_of_half_scales():
     assert_bits(w.dequantize(), np.full((2, 96), exact(-z.astype(np.float64) * s.astype(np.float64))[0, 0]))
 
 
+@pytest.mark.parametrize("k", [300, 512])
+def test_matmulnbits_of_one_long_block(k):
+    q, s = codes(2, 512), halves(2, 1)
+    w = W4.from_matmulnbits((q[:, ::2] | q[:, 1::2] << 4).reshape(2, 1, 256), s, n=2, k=k, block_size=512)
+    assert_bits(w.dequantize(), exact((q[:, :k] - 8.0) * s.astype(np.float64)))
+
+
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("method", ["absmax", "mse"])
@@ -372,7 +379,7 @@ def gguf_block(*floats: float) -> np.ndarray:
         (lambda: W4.from_matmulnbits(NBITS, S.T[:1], n=2, k=32, block_size=32), r"scales has dtype float32 and shape \(1, 2\)"),
         (lambda: W4.from_matmulnbits(NBITS, S[:, :1], n=2.0, k=32, block_size=32), "n is 2.0, wanted an int"),
         (lambda: W4.from_matmulnbits(NBITS, S[:, :1], n=-2, k=-32, block_size=32), "n is -2, wanted an int"),
-        (lambda: W4.from_matmulnbits(NBITS, S[:, :1], n=2, k=512, block_size=512), "block_size is 512"),
+        (lambda: W4.from_matmulnbits(NBITS, S[:, :1], n=2, k=513, block_size=512), "block_size is 512"),
     ],
 )
 def test_refused(call, message):
