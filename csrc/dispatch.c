@@ -127,6 +127,7 @@ ec_pack_csr8_fn ec_pack_csr8_scalar, ec_pack_csr8_avx2, ec_pack_csr8_avx512vnni,
 ec_spmv_csr_fn ec_spmv_csr_scalar, ec_spmv_csr_avx2, ec_spmv_csr_avx512, ec_spmv_csr_avx512fp16;
 ec_spmv_sell_fn ec_spmv_sell_avx512fp16, ec_spmv_sell_avx512;
 ec_spmv_masks8_fn ec_spmv_masks8_avx512vnni;
+ec_csr8_panels_fn ec_csr8_panels_avx512vnni;
 ec_spmv_masks_fn ec_spmv_masks_avx2, ec_spmv_masks_avx512;
 ec_spmm_masks_fn ec_spmm_masks_avx512;
 ec_spmm_nm_tile_fn ec_spmm_nm_tile_avx2, ec_spmm_nm_tile_avx512;
@@ -259,11 +260,11 @@ static const struct { int isa; ec_spmv_masks_fn *fn; ec_spmm_masks_fn *few; } SP
     {SCALAR, NULL, NULL}, /* rows of CSR */
 };
 
-static const struct { int isa; ec_spmv_masks8_fn *fn; } SPMV_MASKS8[] = {
+static const struct { int isa; ec_spmv_masks8_fn *fn; ec_csr8_panels_fn *panels; } SPMV_MASKS8[] = {
 #ifdef EC_X86
-    {AVX512VNNI, ec_spmv_masks8_avx512vnni}, /* if there is VBMI2 */
+    {AVX512VNNI, ec_spmv_masks8_avx512vnni, ec_csr8_panels_avx512vnni}, /* if there is VBMI2 */
 #endif
-    {SCALAR, NULL},
+    {SCALAR, NULL, NULL},
 };
 
 static const struct { int isa; ec_spmm_nm_impl impl; } SPMM_NM[] = {
@@ -427,15 +428,17 @@ ec_spmv_csr_fn *ec_use_spmv_csr(void) { CHOOSE(SPMV_CSR, i) return SPMV_CSR[i].f
 ec_spmv_sell_fn *ec_use_spmv_sell(const ec_csr *w) { CHOOSE(SPMV_CSR, i) return w->short_indices ? SPMV_CSR[i].sell : SPMV_CSR[i].sell_wide; }
 ec_spmv_masks_fn *ec_use_spmv_masks(void) { CHOOSE(SPMV_MASKS, i) return SPMV_MASKS[i].fn; }
 ec_spmm_masks_fn *ec_use_spmm_masks(void) { CHOOSE(SPMV_MASKS, i) return SPMV_MASKS[i].few; }
-ec_spmv_masks8_fn *ec_use_spmv_masks8(void)
+static int masks8_entry(void)
 {
     CHOOSE(SPMV_MASKS8, i)
 #ifdef EC_X86
-    return __builtin_cpu_supports("avx512vbmi2") ? SPMV_MASKS8[i].fn : NULL;
+    return i + (SPMV_MASKS8[i].fn && !__builtin_cpu_supports("avx512vbmi2"));
 #else
-    return SPMV_MASKS8[i].fn;
+    return i;
 #endif
 }
+ec_spmv_masks8_fn *ec_use_spmv_masks8(void) { return SPMV_MASKS8[masks8_entry()].fn; }
+ec_csr8_panels_fn *ec_use_csr8_panels(void) { return SPMV_MASKS8[masks8_entry()].panels; }
 const ec_spmm_nm_impl *ec_use_spmm_nm(void) { CHOOSE(SPMM_NM, i) return &SPMM_NM[i].impl; }
 ec_nm_rows_fn *ec_use_nm_rows(void) { CHOOSE(NM_ROWS, i) return NM_ROWS[i].fn; }
 ec_nm_lanes_fn *ec_use_nm_lanes(void) { CHOOSE(NM_LANES, i) return NM_LANES[i].fn; }
@@ -498,7 +501,7 @@ const char *ec_variant(const char *op)
     return NULL;
 }
 
-static const char *csr_variant(int int8, int kind)
+static const char *csr_variant(int int8, int64_t m, int kind)
 {
     CHOOSE(SPMM_CSR, csr)
     CHOOSE(SPMM_CSR8, csr8)
@@ -507,6 +510,8 @@ static const char *csr_variant(int int8, int kind)
     CHOOSE(SPMV_MASKS8, masks8)
     if (kind == EC_CSR_ROWS || kind == EC_CSR_SELL)
         return ISA_NAMES[SPMV_CSR[row].isa];
+    if (kind == EC_CSR_PANELS)
+        return ISA_NAMES[GEMM_S8C[gemm_s8c_entry(m)].isa];
     if (kind == EC_CSR_MASKS)
         return ISA_NAMES[int8 ? SPMV_MASKS8[masks8].isa : SPMV_MASKS[masks].isa];
     return ISA_NAMES[int8 ? SPMM_CSR8[csr8].isa : SPMM_CSR[csr].isa];
@@ -537,7 +542,7 @@ const char *ec_variant_for(const char *op, int64_t m, int64_t form)
     if (!strcmp(op, "gemm_s4g"))
         return ISA_NAMES[GEMM_S4G[gemm_s4g_entry(m, form)].isa];
     if (!strcmp(op, "spmm_csr") || !strcmp(op, "spmm_csr8"))
-        return csr_variant(op[8] == '8', (int)form);
+        return csr_variant(op[8] == '8', m, (int)form);
     if (!strcmp(op, "spmm_nm"))
         return nm_variant(m, (int)form);
     return !strcmp(op, "spmm_nm8") ? nm8_variant(m, (int)form) : ec_variant(op);

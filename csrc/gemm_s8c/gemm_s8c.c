@@ -8,10 +8,7 @@
 #include "../gemm_f32/gemm_f32.h"
 #include "../quantize_rows/quantize_rows.h"
 
-enum {
-    BLOCK_K = 65536,       /* 255 * 127 * 66311 < 2^31: beyond, exact int32 blocks are added in int64 */
-    EXACT_K = 66311
-};
+enum { BLOCK_K = 65536 }; /* beyond EC_S8C_EXACT_K, exact int32 blocks are added in int64 */
 
 typedef struct {
     int64_t m, n, k, quads;
@@ -20,6 +17,7 @@ typedef struct {
     int64_t ldx;
     uint8_t flip_in; /* 0x80: xq holds int8 */
     const int8_t *w;
+    const ec_s8c_maker *maker; /* or NULL, and w is not read */
     const float *wscale, *bias;
     const int32_t *wsum;
     int act;
@@ -40,9 +38,18 @@ typedef struct {
     uint8_t *panel; /* workspace: activation panels, */
     float *sx;      /* then scale and zero of each row */
     int32_t *zero;
+    uint8_t *made; /* for each thread, made_bytes() apart: weights it made, the number of their group behind them */
 } job;
 
 size_t ec_gemm_s8c_workspace(int64_t m, int64_t k) { return (size_t)(ec_odd_lines(k) * m) + 8 * (size_t)m + 192; }
+
+/* A group of weights in L2, its number, and no two threads in a line. */
+static int64_t made_bytes(int64_t k) { return EC_TILE_COLS * 4 * ec_div_up(k, 4) + 128; }
+
+size_t ec_gemm_s8c_made_workspace(int64_t m, int64_t k, int threads)
+{
+    return ec_gemm_s8c_workspace(m, k) + (size_t)(ec_thread_limit(threads) * made_bytes(k));
+}
 
 /* Rows that are quantised already: the same panel by copying. Quads move as floats do, four bytes that nobody looks at. */
 static void copy_rows(int mr, const job *j, int64_t row, uint8_t *panel)
@@ -85,7 +92,7 @@ static void pack_tile(void *ctx, int64_t tile, int thread)
     }
 }
 
-/* k beyond EXACT_K: blocks of exact int32 sums added in int64, converted once. */
+/* k beyond EC_S8C_EXACT_K: blocks of exact int32 sums added in int64, converted once. */
 static void long_tile(const job *j, int mr, int nv, const ec_gemm_s8c_tile *whole)
 {
     static const int32_t ZERO[EC_MAX_ROWS];
@@ -114,9 +121,22 @@ static void long_tile(const job *j, int mr, int nv, const ec_gemm_s8c_tile *whol
         }
 }
 
+/* The weights of a group, which a thread makes once if it meets the group several times in a row. */
+static const int8_t *group_weights(const job *j, int64_t group, int64_t panel, int64_t panels, int thread)
+{
+    if (!j->maker)
+        return j->w + panel * 64 * j->quads;
+    int8_t *w = (int8_t *)j->made + thread * made_bytes(j->k);
+    int64_t *which = (int64_t *)(void *)(w + EC_TILE_COLS * 4 * j->quads);
+    if (*which != group) {
+        j->maker->make(j->maker->weights, panel, panels, w);
+        *which = group;
+    }
+    return w;
+}
+
 static void gemm_chunk(void *ctx, int64_t chunk, int thread)
 {
-    (void)thread;
     const job *j = ctx;
     const ec_chunk own = ec_grid_at(&j->grid, chunk);
     const int64_t group = own.group, next = ec_grid_next(&j->grid, chunk), tile0 = own.tile0, tile1 = own.tile1;
@@ -124,9 +144,10 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
     const int nv = (int)(ec_part(j->panels, j->groups, group + 1) - panel0);
     /* The weights this thread most likely takes next come into L2 while it works on these. One or two rows are bound by
      * memory and do best as one plain stream. */
-    const int64_t ahead0 = next > group && j->m > 3 ? ec_part(j->panels, j->groups, next) : j->panels;
-    const char *ahead = (const char *)j->w + ahead0 * panel_bytes;
+    const int64_t ahead0 = next > group && j->m > 3 && !j->maker ? ec_part(j->panels, j->groups, next) : j->panels;
+    const char *ahead = j->maker ? NULL : (const char *)j->w + ahead0 * panel_bytes;
     const int64_t ahead_bytes = EC_MIN(j->panels - ahead0, nv) * panel_bytes / (tile1 - tile0) & -64;
+    const int8_t *w = group_weights(j, group, panel0, nv, thread);
     int mr_before = 0;
     float quantised[EC_S8C_ROWS * EC_TILE_COLS];
 
@@ -137,7 +158,7 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
             .quads = j->quads,
             .x = j->panel + row * j->row_bytes,
             .ldx = j->row_bytes,
-            .w = j->w + panel0 * panel_bytes,
+            .w = w,
             .panel = panel_bytes,
             .zero = j->zero + row,
             .wsum = j->wsum + col0,
@@ -152,12 +173,12 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
             .ahead = ahead,
             .ahead_bytes = ahead_bytes,
             .far = ec_memory_is_far(),
-            .fresh = tile == tile0,
+            .fresh = tile == tile0 && !j->maker,
             .same = mr == mr_before,
             .more = tile + 1 < tile1,
         };
         mr_before = mr;
-        if (j->k > EXACT_K && !j->yi)
+        if (j->k > EC_S8C_EXACT_K && !j->yi)
             long_tile(j, mr, nv, &t);
         else
             j->impl->tile(mr, nv, &t);
@@ -182,7 +203,7 @@ static int run(job *j, int threads, void *workspace, size_t size)
         return EC_E_WORKSPACE;
     if (j->m == 0 || j->n == 0)
         return EC_OK;
-    j->impl = ec_use_gemm_s8c(j->k > EXACT_K ? 1 : j->m); /* a long tile is one of few rows */
+    j->impl = ec_use_gemm_s8c(j->k > EC_S8C_EXACT_K ? 1 : j->m); /* a long tile is one of few rows */
     j->row_bytes = j->impl->by_rows ? ec_odd_lines(j->k) : ec_panel_bytes(j->k, 1);
     j->quantize = ec_use_quantize_rows();
     j->transpose = ec_use_transpose_f32();
@@ -194,6 +215,7 @@ static int run(job *j, int threads, void *workspace, size_t size)
     j->panel = (uint8_t *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
     j->sx = (float *)(void *)(j->panel + j->m * j->row_bytes);
     j->zero = (int32_t *)(j->sx + j->m);
+    j->made = (uint8_t *)(((uintptr_t)(j->zero + j->m) + 63) & ~(uintptr_t)63);
 
     /* 0.06 ns to quantise or copy a value */
     ec_parallel(ec_threads_that_pay(threads, 0.06 * (double)j->m * (double)j->k), j->tiles, pack_tile, j);
@@ -203,6 +225,8 @@ static int run(job *j, int threads, void *workspace, size_t size)
                 return EC_E_NONFINITE;
     j->threads = ec_gemm_s8c_threads(j->m, j->n, j->k, threads);
     j->grid = ec_grid_of(j->threads, j->groups, j->m, j->tiles, j->row_bytes, j->impl->by_rows ? EC_SECTION_L2 : EC_SECTION_L3);
+    for (int t = 0; j->maker && t < j->threads; t++)
+        memset(j->made + (t + 1) * made_bytes(j->k) - 128, 0xFF, 128); /* no group */
     ec_parallel(j->threads, ec_grid_chunks(&j->grid), gemm_chunk, j);
     return EC_OK;
 }
@@ -221,4 +245,14 @@ int ec_gemm_s8c_i32(int64_t m, int64_t n, int64_t k, const void *a, int64_t lda,
 {
     job j = {.m = m, .n = n, .k = k, .xq = a, .ldx = lda, .flip_in = a_signed ? 0x80 : 0, .w = w, .wsum = wsum, .yi = y, .ldy = ldy};
     return run(&j, threads, workspace, size);
+}
+
+int ec_gemm_s8c_made(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale, const uint8_t *xzero,
+                     const ec_s8c_maker *w, const float *wscale, const int32_t *wsum, const float *bias, int act, float *y, int64_t ldy,
+                     int threads, void *workspace, size_t size)
+{
+    threads = ec_thread_limit(threads); /* once: another thread may set the default meanwhile, and what is made is counted by it */
+    job j = {.m = m, .n = n, .k = k, .x = x, .ldx = x ? ldx : k, .xq = xq, .xscale = xscale, .xzero = xzero, .maker = w, .wscale = wscale,
+             .wsum = wsum, .bias = bias, .act = act, .y = y, .ldy = ldy};
+    return size < ec_gemm_s8c_made_workspace(m, k, threads) ? EC_E_WORKSPACE : run(&j, threads, workspace, size);
 }

@@ -38,6 +38,19 @@ typedef struct {
     double macs_per_ns;  /* of one thread of a slow CPU that has the ISA: decides when threads pay */
 } ec_gemm_s8c_impl;
 
+/* Weights that are made when they are wanted, group by group: writes panels panel .. panel + panels - 1, [quads][16][4] each. */
+typedef struct {
+    void (*make)(const void *weights, int64_t panel, int64_t panels, int8_t *to);
+    const void *weights;
+} ec_s8c_maker;
+
+/* ec_gemm_s8c of such weights, k at most EC_S8C_EXACT_K. wscale and wsum are padded as its are. */
+enum { EC_S8C_EXACT_K = 66311 }; /* 255 * 127 * 66311 < 2^31: sums are exact in int32 */
+size_t ec_gemm_s8c_made_workspace(int64_t m, int64_t k, int threads);
+int ec_gemm_s8c_made(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale, const uint8_t *xzero,
+                     const ec_s8c_maker *w, const float *wscale, const int32_t *wsum, const float *bias, int act, float *y, int64_t ldy,
+                     int threads, void *workspace, size_t size);
+
 /* For m rows of x. */
 const ec_gemm_s8c_impl *ec_use_gemm_s8c(int64_t m);
 #endif

@@ -9,10 +9,10 @@
  * Each part begins at a multiple of 8 bytes. Rows with many entries make a block short: a block is a share of the work. Single rows of a
  * block are sorted by their entries, most first. */
 #include "spmm_csr.h"
+#include "../gemm_s8c/gemm_s8c.h"
 #include "../spmm_csr8/spmm_csr8.h"
 
 enum {
-    K_MAX = 66311, /* 255 * 127 * K < 2^31 */
     HEADER = 32,
     SHARES = 32,
     ROW_WORK = 4 /* what a row costs beside its entries, in entries */
@@ -40,17 +40,31 @@ static int64_t block_inputs(int kind, int64_t n, int64_t k, const ec_csr *w)
 static int kind_for_one(int64_t n, int64_t k, const ec_csr *w)
 {
     const int masks = w->codes ? density(n, k, w) >= 1. / 16 && ec_use_spmv_masks8() : density(n, k, w) >= 0.4 && ec_use_spmv_masks();
-    return w->codes && k > K_MAX ? EC_CSR_ROWS : masks ? EC_CSR_MASKS : ec_use_spmv_sell(w) ? EC_CSR_SELL : EC_CSR_ROWS;
+    return w->codes && k > EC_S8C_EXACT_K ? EC_CSR_ROWS : masks ? EC_CSR_MASKS : ec_use_spmv_sell(w) ? EC_CSR_SELL : EC_CSR_ROWS;
 }
+
+static int in_squares(void) { return ec_use_gemm_s8c(EC_S8C_ROWS)->by_rows; }
 
 /* Of several tokens: blocks take for two what they take for sixteen. Masks are read once for four tokens, which takes as long whatever is stored:
  * in float32 as long as blocks of a seventh of the weights, in int8 of a tenth. Slices are read twice for two. */
 static int64_t most_by_token(int one, int64_t n, int64_t k, const ec_csr *w)
 {
-    const double tenths = 10 * density(n, k, w);
+    const double stored = density(n, k, w);
     if (w->codes)
-        return one != EC_CSR_MASKS ? 1 : EC_MASKS_TOKENS * (tenths < 1.5 ? 1 : (int64_t)(tenths + 0.5));
-    return one == EC_CSR_ROWS || tenths < 1 ? 1 : 2;
+        return one != EC_CSR_MASKS ? 1 : stored < 0.15 || in_squares() ? EC_MASKS_TOKENS : 2 * EC_MASKS_TOKENS;
+    return one == EC_CSR_ROWS || stored < 0.1 ? 1 : 2;
+}
+
+/* In int8, of more than these: making the weights dense takes what one or two tokens take, and dense products cost little for the next; AMX multiplies
+ * all weights of many tokens in the time that blocks take for a tenth of them (bench/TRIED.md). */
+static int64_t most_in_panels(int64_t n, int64_t k, const ec_csr *w)
+{
+    const double stored = density(n, k, w);
+    if (!w->codes || k > EC_S8C_EXACT_K || !ec_use_csr8_panels())
+        return 0;
+    if (in_squares())
+        return stored < 0.09 ? 0 : stored < 0.15 ? 32 : INT64_MAX;
+    return stored < 0.15 ? 0 : stored < 0.25 ? 16 : stored < 0.4 ? 32 : INT64_MAX;
 }
 
 /* Rows are read for several tokens too where blocks of inputs would be emptier than one entry a row, and int8 sums that need 64 bits. Pairs
@@ -64,7 +78,9 @@ int ec_csr_kind(int64_t m, int64_t n, int64_t k, const ec_csr *w)
     const int one = kind_for_one(n, k, w);
     if (m <= most_by_token(one, n, k, w))
         return one;
-    if ((w->codes && k > K_MAX) || w->indptr[n] < n * (ec_div_up(k, block_inputs(EC_CSR_BLOCKS, n, k, w)) - 1))
+    if (m <= most_in_panels(n, k, w))
+        return EC_CSR_PANELS;
+    if ((w->codes && k > EC_S8C_EXACT_K) || w->indptr[n] < n * (ec_div_up(k, block_inputs(EC_CSR_BLOCKS, n, k, w)) - 1))
         return EC_CSR_ROWS;
     if (w->codes)
         return ec_use_csr8_finish() ? EC_CSR_SIGNED : EC_CSR_BLOCKS;
@@ -265,6 +281,7 @@ size_t ec_csr_derived_bytes(int kind, int64_t n, int64_t k, const ec_csr *w)
     case EC_CSR_ROWS: return 0;
     case EC_CSR_MASKS: return ec_csr_masks_bytes(n, k, w);
     case EC_CSR_SELL: return ec_csr_sell_bytes(n, w);
+    case EC_CSR_PANELS: return ec_csr8_panels_bytes(n, k, w);
     default: return form_bytes(kind, n, k, w);
     }
 }
@@ -275,6 +292,7 @@ void ec_csr_derive(int kind, int64_t n, int64_t k, const ec_csr *w, void *memory
     case EC_CSR_ROWS: break;
     case EC_CSR_MASKS: ec_csr_masks(n, k, w, memory); break;
     case EC_CSR_SELL: ec_csr_sell(n, w, memory); break;
+    case EC_CSR_PANELS: ec_csr8_panels(n, k, w, memory); break;
     default: form(kind, n, k, w, memory);
     }
 }

@@ -4,6 +4,7 @@
  * of the weight's form for such a group, adds up block after block of inputs, and turns the sums into rows of y. One token: see csr_rows.c. */
 #include "spmm_csr.h"
 #include "../activation/activation.h"
+#include "../gemm_s8c/gemm_s8c.h"
 #include "../gemm_f32/gemm_f32.h"
 #include "../quantize_rows/quantize_rows.h"
 #include "../spmm_csr8/spmm_csr8.h"
@@ -60,7 +61,8 @@ static size_t workspace(int64_t m, int64_t k, int threads, int int8)
     const size_t tokens = (size_t)(ec_div_up(m, unit(m, int8)) * unit(m, int8)), limit = (size_t)ec_thread_limit(threads);
     const size_t wide = (size_t)ec_panel_bytes(k, 1);
     const size_t x = int8 ? (3 * tokens + limit) * wide + 64 + 8 * (tokens + (size_t)m) : 4 * tokens * (size_t)k;
-    return 64 + x + 4 * limit * (SUMS + TURNED); /* more than rows need */
+    const size_t bytes = 64 + x + 4 * limit * (SUMS + TURNED), made = int8 ? ec_gemm_s8c_made_workspace(m, k, threads) : 0;
+    return bytes > made ? bytes : made; /* more than rows need */
 }
 
 size_t ec_spmm_csr_workspace(int64_t m, int64_t k, int threads) { return workspace(m, k, threads, 0); }
@@ -272,6 +274,9 @@ static int run(job *j, int threads, void *memory, size_t size)
     j->quantize = ec_use_quantize_rows();
     j->activation = ec_use_activation();
     j->kind = ec_csr_kind(j->m, j->n, j->k, j->w);
+    if (j->kind == EC_CSR_PANELS && j->w->derived[j->kind])
+        return ec_csr8_by_panels(j->m, j->n, j->k, j->x, j->ldx, j->xq, j->xscale, j->xzero, j->w->derived[j->kind], j->bias, j->act, j->y, j->ldy,
+                                 threads, memory, size);
     if (ec_csr_by_token(j->kind) || !j->w->derived[j->kind])
         return ec_csr_by_rows(j->m, j->n, j->k, j->x, j->ldx, j->xq, j->xscale, j->xzero, j->w, j->bias, j->act, j->y, j->ldy, threads, memory);
     const int whole = unit(j->m, int8), most = most_lanes(j);
