@@ -70,7 +70,7 @@ static unsigned detect(void)
         found |= 1u << AVX512;
         if (c & bit_AVX512VNNI)
             found |= 1u << AVX512VNNI | 1u << AVXVNNI_EVEX | (c & bit_AVX512VBMI ? 1u << AVX512VBMI : 0);
-        if (d & 1u << 23 && c & bit_AVX512VNNI && c & bit_GFNI) /* AVX512-FP16: every CPU with it has these */
+        if (d & 1u << 23 && c & bit_AVX512VNNI && c & bit_AVX512VBMI && c & bit_GFNI) /* AVX512-FP16: every CPU with it has these */
             found |= 1u << AVX512FP16;
         if (found & 1u << AVX512FP16 && (d >> 24 & 3) == 3 && (xcr0 >> 17 & 3) == 3 && may_use_tiles()) /* AMX-TILE, AMX-INT8 */
             found |= 1u << AMX;
@@ -134,7 +134,7 @@ ec_spmm_nm_tile_fn ec_spmm_nm_tile_avx2, ec_spmm_nm_tile_avx512;
 ec_nm_inputs_fn ec_nm_inputs_scalar, ec_nm_inputs_avx512;
 ec_nm_lanes_fn ec_nm_lanes_avx512fp16;
 ec_nm_rows_fn ec_nm_rows_scalar, ec_nm_rows_avx512;
-ec_spmm_nm8_fn ec_spmm_nm8_scalar, ec_spmm_nm8_avx2, ec_spmm_nm8_avx512vbmi;
+ec_spmm_nm8_fn ec_spmm_nm8_scalar, ec_spmm_nm8_avx2, ec_spmm_nm8_avx512vbmi, ec_spmm_nm8_neondot;
 ec_planes_s8_fn ec_planes_s8_avx512vnni, ec_planes_s8_avx512fp16;
 ec_planes_s8_pack_fn ec_planes_s8_pack_avx512vnni;
 ec_gather_s8_fn ec_gather_s8_scalar, ec_gather_s8_avx2;
@@ -297,13 +297,17 @@ static const struct { int isa; ec_nm_inputs_fn *fn; } NM_INPUTS[] = {
     {SCALAR, ec_nm_inputs_scalar},
 };
 
+#define NM8_AVX512VBMI .window = 64, .whole = 2, .block = 512, .panels = 2, .places = 1, .shared_few = 47
 #define NM8_AVX2 .flip = 0x80, .window = 16, .whole = 2, .block = 64, .panels = 1, .halves = 1
 static const struct { int isa; ec_spmm_nm8_impl impl; } SPMM_NM8[] = {
 #ifdef EC_X86
-    {AVX512VBMI, {ec_spmm_nm8_avx512vbmi, .flip = 0, .window = 64, .whole = 2, .block = 512, .panels = 2, .halves = 0, .places = 1, .shared = 0, .shared_few = 47}},
+    {AVX512FP16, {ec_spmm_nm8_avx512vbmi, NM8_AVX512VBMI, .half = 0}}, /* a port for dot products alone */
+    {AVX512VBMI, {ec_spmm_nm8_avx512vbmi, NM8_AVX512VBMI, .half = 1}},
     {AVXVNNI_EVEX, {ec_spmm_nm8_avx2, NM8_AVX2, .shared = 0}}, /* a dot product for the dense tile */
     {AVXVNNI, {ec_spmm_nm8_avx2, NM8_AVX2, .shared = 0}},
-    {AVX2, {ec_spmm_nm8_avx2, NM8_AVX2, .places = 1, .shared = 1}},
+    {AVX2, {ec_spmm_nm8_avx2, NM8_AVX2, .places = 1, .half = 1, .shared = 1}},
+#elif defined(EC_ARM64)
+    {NEONDOT, {ec_spmm_nm8_neondot, .flip = 0x80, .window = 16, .whole = 2, .block = 64, .panels = 1, .places = 1}},
 #endif
     {SCALAR, {ec_spmm_nm8_scalar, .flip = 0, .window = 64, .whole = 0, .block = 64, .panels = 1, .halves = 0, .shared = 0}},
 };

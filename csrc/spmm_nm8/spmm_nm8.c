@@ -61,8 +61,9 @@ int ec_nm8_by_places(int64_t m, const ec_nm *w)
     return window_inputs(w) <= impl->window && impl->shared && (w->block == EC_PANEL || m > FEW);
 }
 
-/* AMX multiplies all inputs of many rows in the time that others take for a third of them. Elsewhere what shares its inputs always wins, and with
- * places of each output what takes no dot product's port for a permutation, as Intel's CPUs do, or keeps less than half (bench/TRIED.md). */
+/* AMX multiplies all inputs of many rows in the time that others take for a third of them. Elsewhere what shares its inputs always wins. With places of
+ * each output a few rows do, and many of what keeps less than half; half and more only where a permutation takes no dot product's port, which it
+ * does on Intel's CPUs (bench/TRIED.md), and by count of instructions on ARM's. */
 int ec_nm8_form(int64_t rows, int n, int m, int block)
 {
     const ec_spmm_nm8_impl *impl = ec_use_spmm_nm8();
@@ -72,7 +73,7 @@ int ec_nm8_form(int64_t rows, int n, int m, int block)
         own = !squares || 3 * n <= m || rows * n <= 2 * m;
     else
         own = impl->places && window_inputs(&(ec_nm){.n = n, .m = m}) <= impl->window &&
-              (rows * n <= 8 * m || !(squares || (2 * n >= m && ec_isa_allows("avx512fp16"))));
+              (rows * n <= 8 * m || (!squares && (2 * n < m || impl->half)));
     if (own)
         return EC_NM8_OWN;
     return squares || (block == 1 && (rows < 16 || 3 * n > m)) ? EC_NM8_DENSE : EC_NM8_CSR;

@@ -72,7 +72,8 @@ typedef struct {
     int block;    /* quads of a block, */
     int panels;   /* and panels */
     int halves;   /* wants them where a window is 8 inputs */
-    int places;   /* with places of each output it is faster than dense int8, */
+    int places;   /* with places of each output it is faster than dense int8 for a few rows, and for many what keeps less than half, */
+    int half;     /* or half and more, too; */
     int shared;   /* and than gathering what a block of outputs shares; */
     int shared_few; /* or for so many rows */
 } ec_spmm_nm8_impl;
