@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edgecomp import _kinds, _manifest, _npy, pool
 from edgecomp._zip import Archive, Member, Source, shown
+from edgecomp.arguments import file_path, flag, one_of
 from edgecomp.crc import crc32
 from edgecomp.errors import FormatError
 
@@ -47,9 +48,9 @@ def load(path: str | os.PathLike[str], *, mmap: bool = True, verify: str = "stru
         >>> model["fc"], model.metadata
         (Int8Weight(3x3, 8 bits, n16k4, 192 bytes), {'name': 'a model'})
     """
-    if verify not in ("structure", "full"):
-        raise ValueError(f'load: verify is {verify!r}, wanted "structure" or "full"')
-    source = Source(os.fsdecode(path), mmap)
+    one_of("load: verify", verify, ("structure", "full"))
+    flag("load: mmap", mmap)
+    source = Source(file_path("load: path", path), mmap)
     try:
         return Model(source, verify == "full")
     finally:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecomp import arrays, packing
+from edgecomp.arguments import integer
 from edgecomp.csr_blocks import Blocks, to_blocks
 from edgecomp.nm_places import index_bits, kept_inputs, pack_places, read_places, unpack_places
 from edgecomp.pruning import BLOCKS, check_block, read_pattern
@@ -334,8 +335,7 @@ def to_nm(w: Any, pattern: str, block: int | None = None, bits: int | None = Non
         NMWeight(16x64, 32 bits, nm2:4b64, 2056 bytes)
     """
     n, m = read_pattern(pattern, "to_nm")
-    if isinstance(bits, bool) or bits not in (None, 8, 32):
-        raise ValueError(f"to_nm: bits is {bits!r}, wanted None (float32 values) or 8")
+    bits = 32 if bits is None else integer("to_nm: bits", bits, (8, 32), "None (float32 values) or 8")
     if block is not None:
         block = check_block(block, "to_nm")
     a = weight_array(w, "to_nm")

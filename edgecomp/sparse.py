@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecomp import arrays
+from edgecomp.arguments import integer
 from edgecomp.quantization import codes_per_output, weight_array
 from edgecomp.weights import Float32, Weight
 
@@ -347,8 +348,7 @@ def to_csr(w: Any, bits: int | None = None) -> CSRWeight:
         >>> ec.to_csr(np.eye(4, dtype=np.float32), bits=8).data
         array([127, 127, 127, 127], dtype=int8)
     """
-    if isinstance(bits, bool) or bits not in (None, 8, 32):
-        raise ValueError(f"to_csr: bits is {bits!r}, wanted None (float32 values) or 8")
+    bits = 32 if bits is None else integer("to_csr: bits", bits, (8, 32), "None (float32 values) or 8")
     a = weight_array(w, "to_csr")
     values: npt.NDArray[Any] = a
     scale = None
