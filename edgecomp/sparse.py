@@ -1,6 +1,7 @@
 """Sparse weights: CSR with float32 values, or int8 values and one scale per output."""
 
 import copy
+import operator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -80,7 +81,7 @@ class CSRWeight(Weight):
 
     @classmethod
     def _checked(cls, data: Any, indices: Any, indptr: Any, shape: Any, scale: Any, where: str) -> "Self":
-        n, k = _shape(shape, where)
+        n, k = read_shape(shape, where)
         values = arrays.to_numpy(data, f"{where}: data")
         if values.ndim != 1:
             raise ValueError(f"{where}: data has shape {values.shape}, wanted [nnz]")
@@ -197,7 +198,7 @@ def borrowed(a: Any) -> CSRWeight | None:
     parts = a.data, a.indices, a.indptr
     if [part.dtype for part in parts] != [np.float32, np.int32, np.int32] or not all(part.flags.c_contiguous for part in parts):
         return None
-    (n, k), (data, indices, indptr) = _shape(a.shape, where), parts
+    (n, k), (data, indices, indptr) = read_shape(a.shape, where), parts
     columns, starts = _lines(len(data), indices, indptr, n, k, where)
     _check_values(data, where)
     return CSRWeight._build(shape=(n, k), data=data, indices=columns, indptr=starts, scale=None, derived=None)
@@ -207,14 +208,14 @@ def _rebuild(cls: type[CSRWeight], shape: tuple[int, int], data: Any, indices: A
     return cls._build(shape=shape, data=data, indices=indices, indptr=indptr, scale=scale, derived={})
 
 
-def _shape(shape: Any, where: str) -> tuple[int, int]:
+def read_shape(shape: Any, where: str, inputs: int = INT32_MAX) -> tuple[int, int]:
+    """(N, K), K up to `inputs`."""
     try:
-        n, k = shape
-        n, k = int(n.__index__()), int(k.__index__())
-    except (TypeError, ValueError, AttributeError) as error:
+        n, k = map(operator.index, shape)
+    except (TypeError, ValueError) as error:
         raise TypeError(f"{where}: shape is {shape!r}, wanted two ints (N, K)") from error
-    if not (0 <= n <= INT32_MAX and 0 <= k <= INT32_MAX):
-        raise ValueError(f"{where}: shape is ({n}, {k}), wanted 0..{INT32_MAX} for both")
+    if not (0 <= n <= INT32_MAX and 0 <= k <= inputs):
+        raise ValueError(f"{where}: shape is ({n}, {k}), wanted N in 0..{INT32_MAX} and K in 0..{inputs}")
     return n, k
 
 
@@ -252,7 +253,7 @@ def _lines(
 
 def _converted(a: Any, where: str) -> Any:
     """A SciPy matrix of another format than CSR as CSR. Checked before: SciPy's loops read and write wherever indices point."""
-    (n, k), kind = _shape(a.shape, where), getattr(a, "format", "")
+    (n, k), kind = read_shape(a.shape, where), getattr(a, "format", "")
     if kind in ("csc", "coo") and a.data.ndim != 1:
         raise ValueError(f"{where}: data has shape {a.data.shape}, wanted [nnz]")
     if kind == "csc":
