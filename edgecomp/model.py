@@ -38,7 +38,7 @@ def load(path: str | os.PathLike[str], *, mmap: bool = True, verify: str = "stru
     Raises:
         FormatError: the file breaks a rule; the message names file, tensor and rule.
         OSError: it cannot be read.
-        ValueError: another word for verify.
+        TypeError, ValueError: a path that is none, another word for verify, an mmap that is no bool.
 
     Example:
         >>> import numpy as np, edgecomp as ec, tempfile, os
@@ -248,10 +248,11 @@ def inspect(path: str | os.PathLike[str], *, verify: str = "structure") -> dict[
 
     Returns:
         path, file_bytes, version, metadata, bytes (of all tensors) and tensors: for each name, kind, shape, bits (of a value), density
-        (share of the values that are stored), bytes, layout; for weights with groups group_size, scale_dtype and zero, for arrays dtype.
+        (share of the values that are stored), bytes, layout; for weights with groups group_size, scale_dtype and zero, for CSR nnz, for
+        arrays dtype.
 
     Raises:
-        FormatError, OSError, ValueError: as `load`.
+        FormatError, OSError, TypeError, ValueError: as `load`.
 
     Example:
         >>> import numpy as np, edgecomp as ec, tempfile, os

@@ -30,7 +30,7 @@ def save(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Map
         metadata: what JSON can hold; tuples come back as lists.
 
     Raises:
-        TypeError: a tensor or metadata of a kind that the file does not hold.
+        TypeError: a tensor or metadata of a kind that the file does not hold, a path that is none.
         ValueError: a name that is empty, or longer than 4096 bytes as docs/format.md spells it; metadata beyond 64 MiB, with NaN, or nested
             in itself.
         OSError: the file cannot be written. What was there before is still there, and nothing else.

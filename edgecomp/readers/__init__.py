@@ -35,7 +35,7 @@ def import_weights(path: "Path", **options: Any) -> "Checkpoint":
         FormatError: none of these formats, or a malformed file.
         ImportError: the format's parser is not installed.
         OSError: the file cannot be read.
-        TypeError: an option that the reader does not have.
+        TypeError, ValueError: a path that is none, an option that the reader does not have.
 
     Example:
         >>> import numpy as np, edgecomp as ec, tempfile, os
