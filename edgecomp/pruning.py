@@ -218,7 +218,7 @@ def _bias_name(name: str, layers: Mapping[str, Any]) -> str:
 
 
 def _channel_scores(scores: Any, n: int, where: str) -> npt.NDArray[Any]:
-    a = np.asarray(scores) if isinstance(scores, (list, tuple)) else arrays.to_numpy(scores, where)
+    a = arrays.of_numbers(scores, where)
     if a.dtype.kind not in "fiu":
         raise TypeError(f"{where} has dtype {a.dtype}, wanted real numbers")
     if a.shape != (n,):

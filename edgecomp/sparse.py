@@ -221,9 +221,7 @@ def read_shape(shape: Any, where: str, inputs: int = INT32_MAX) -> tuple[int, in
 
 def _integers(values: Any, name: str, where: str) -> npt.NDArray[Any]:
     """A vector of integers of any width; a plain list will do."""
-    a = np.asarray(values) if isinstance(values, (list, tuple)) else arrays.to_numpy(values, f"{where}: {name}")
-    if a.size == 0 and a.ndim == 1 and isinstance(values, (list, tuple)):
-        return a.astype(np.int32)
+    a = arrays.of_numbers(values, f"{where}: {name}")
     if a.dtype.kind not in "iu":
         raise TypeError(f"{where}: {name} has dtype {a.dtype}, wanted integers")
     if a.ndim != 1:
