@@ -113,7 +113,7 @@ class _Grouped(_Matrix):
         n, k = cls.shape(keys)
         group, scale, zero = keys.get("group_size"), keys.get("scale_dtype"), keys.get("zero")
         one = max(_up(k, 16) * 16, 16)
-        if not isinstance(group, int) or isinstance(group, bool) or (group not in GROUP_SIZES and (group != one or k > K_MAX_GROUP)):
+        if type(group) is not int or (group not in GROUP_SIZES and (group != one or k > K_MAX_GROUP)):
             raise ValueError(f"group_size is {group!r}, wanted a multiple of 16 from 16 to 256, or {one}: one group")
         expect(keys, "layout", f"n32g{group}" + ("b8" if cls.bits == 8 else ""))
         if scale not in ("float16", "float32"):
@@ -170,7 +170,7 @@ class CSR(_Matrix):
         n, k = cls.shape(keys)
         expect(keys, "layout", CSRWeight.layout)
         nnz = keys.get("nnz")
-        if not isinstance(nnz, int) or isinstance(nnz, bool) or not 0 <= nnz <= min(n * k, INT32_MAX):
+        if type(nnz) is not int or not 0 <= nnz <= min(n * k, INT32_MAX):
             raise ValueError(f"nnz is {nnz!r}, wanted 0..{min(n * k, INT32_MAX)}")
         narrow = (_U2, _I4) if k <= 65536 else (_I4,)
         return {"data": ((_F4,), (nnz,)), "indices": (narrow, (nnz,)), "indptr": ((_I4,), (n + 1,))}

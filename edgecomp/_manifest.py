@@ -74,39 +74,38 @@ def array_name(dtype: np.dtype[Any]) -> str | None:
 
 
 def dumps(tensors: Mapping[str, Keys], metadata: Any) -> bytes:
-    """The manifest's text. TypeError or ValueError for metadata that JSON cannot hold, and this module not read."""
+    """The manifest's text. ValueError for metadata that JSON cannot hold, and this module not read."""
     document = {"format": FORMAT, "version": list(VERSION), "tensors": tensors, "metadata": metadata}
-    try:
-        data = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-        loads(data)
-    except RecursionError:
-        raise ValueError("metadata: nested too deeply, or in itself") from None
-    except UnicodeEncodeError:
-        raise ValueError("metadata: has text that is no Unicode: half of a surrogate pair") from None
+    data = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    loads(data)
     return data
 
 
 def check_metadata(metadata: Any) -> dict[str, Any]:
     """Metadata as a file can hold it: lists for tuples; a TypeError for keys that are not text and values that JSON does not know."""
     if not isinstance(metadata, Mapping):
-        raise TypeError(f"metadata is a {type(metadata).__name__}, wanted a mapping")
+        raise TypeError(f"save: metadata is a {type(metadata).__name__}, wanted a mapping")
     try:
         plain: dict[str, Any] = _plain(metadata)
+        dumps({}, plain)
     except RecursionError:
-        raise ValueError("metadata: nested too deeply, or in itself") from None
-    dumps({}, plain)
+        raise ValueError("save: metadata is nested too deeply, or in itself") from None
+    except UnicodeEncodeError:
+        raise ValueError("save: metadata has text that is no Unicode: half of a surrogate pair") from None
+    except ValueError as error:
+        raise ValueError(f"save: metadata: {error}") from None
     return plain
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
-            raise TypeError("metadata: has keys that are not text")
+            raise TypeError("save: metadata has keys that are not text")
         return {key: _plain(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
     if value is not None and not isinstance(value, (str, bool, int, float)):
-        raise TypeError(f"metadata: has a {type(value).__name__}, wanted what JSON knows: text, numbers, bool, None, lists, mappings")
+        raise TypeError(f"save: metadata has a {type(value).__name__}, wanted what JSON knows: text, numbers, bool, None, lists, mappings")
     return value
 
 

@@ -30,8 +30,8 @@ class Writer:
     """Writes members to a temporary file beside `path`. `commit` makes it the file at `path`, `abort` removes it."""
 
     def __init__(self, path: str) -> None:
+        check_replaceable(path)  # whose slash at the end is lost next
         self.path = os.path.realpath(path)  # a symbolic link stays, what it names is replaced
-        check_replaceable(self.path)
         folder, name = os.path.split(self.path)
         self._temporary = os.path.join(folder, f".{name[:200]}.{os.urandom(8).hex()}.tmp")
         with naming(self.path):
@@ -164,7 +164,7 @@ def naming(path: str) -> Iterator[None]:
 
 def check_replaceable(path: str) -> None:
     """Refuses the name of a folder, a pipe or a device: a file would take its place."""
-    if os.path.isdir(path):
+    if os.path.isdir(path) or os.path.basename(path) in ("", ".", ".."):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if os.path.exists(path) and not os.path.isfile(path):
         raise OSError(errno.EINVAL, "is no regular file", path)

@@ -34,6 +34,17 @@ def to_numpy(obj: Any, where: str) -> Array:
         ) from e
 
 
+def of_numbers(obj: Any, where: str) -> Array:
+    """As to_numpy; a list or tuple will do too, an empty one as integers."""
+    if not isinstance(obj, (list, tuple)):
+        return to_numpy(obj, where)
+    try:
+        a = np.asarray(obj)
+    except ValueError:
+        raise ValueError(f"{where} is a {type(obj).__name__} whose rows differ in length") from None
+    return a if a.size else a.astype(np.int32)  # NumPy makes floats of nothing
+
+
 def to_float32(obj: Any, where: str) -> Float32:
     """obj as native float32. float16 and float64 are converted; a finite float64 that overflows is a ValueError, any other dtype
     a TypeError."""

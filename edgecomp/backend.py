@@ -74,7 +74,7 @@ def set_backend(name: str = "auto", *, isa: str | None = None) -> None:
         >>> ec.set_backend("auto")
     """
     global _current
-    if name not in BACKENDS:
+    if not isinstance(name, str) or name not in BACKENDS:
         raise ValueError(f"set_backend: no backend is called {name!r}, wanted one of {', '.join(BACKENDS)}")
     c = load_c() if name in ("auto", "c") else None
     if name == "c" and c is None:
@@ -82,7 +82,7 @@ def set_backend(name: str = "auto", *, isa: str | None = None) -> None:
     if isa is not None and c is None:
         raise ValueError("set_backend: isa= is for the C backend")
     if c is not None:
-        if isa is not None and isa not in c.ISAS:
+        if isa is not None and (not isinstance(isa, str) or isa not in c.ISAS):
             raise ValueError(f"set_backend: no ISA is called {isa!r} here, wanted one of {', '.join(c.ISAS)}")
         c.lib.ec_set_isa((isa or "").encode())
         _current = c

@@ -17,7 +17,7 @@ EXIT_FAILED, EXIT_INTERRUPTED = 1, 130  # argparse itself exits with 2 for bad a
 
 BENCH_EPILOG = """
 examples:
-  edgecomp bench                               everything, briefly
+  edgecomp bench                               all but --break-even, briefly
   edgecomp bench --roof --json                 this machine's peaks, as JSON on standard output
   edgecomp bench --int8 --threads 1,2 --quick  int8 with one and two threads
   edgecomp bench --shape 64,1000,2048          your own layer, int8 and float32
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=BENCH_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    what = bench.add_argument_group("what to measure (all of it, briefly, if none is given)")
+    what = bench.add_argument_group("what to measure (if none is given, all but --break-even, briefly)")
     what.add_argument("--roof", action="store_true", help="the peaks: int8, float32, reading from each cache and from memory")
     what.add_argument("--int8", action="store_true", help="linear with int8 weights")
     what.add_argument("--f32", action="store_true", help="linear with packed float32 weights")
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--batch", type=_batches, metavar="M[,M...]", help="rows of x, for --break-even (default: 1,8,128)")
     bench.add_argument("--plot", metavar="FILE", help="a picture of --break-even")
-    bench.add_argument("--threads", type=_threads, metavar="T[,T...]", help="thread counts (default: 1 and all CPUs)")
+    bench.add_argument("--threads", type=_threads, metavar="T[,T...]", help="thread counts (default: 1 and all cores)")
     bench.add_argument("--quick", action="store_true", help="fewer shapes and repetitions: seconds, not minutes")
     bench.add_argument(
         "--json", nargs="?", const="-", metavar="FILE", help="write JSON to FILE; to standard output instead of tables if no FILE"
@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         "Less than a minute, in which nothing else should run.",
     )
     demo.add_argument("--seed", type=_seed, default=0, metavar="S", help="of the training (default: 0)")
-    demo.add_argument("--threads", type=_thread_count, metavar="T", help="threads to measure with (default: all CPUs)")
+    demo.add_argument("--threads", type=_thread_count, metavar="T", help="threads to measure with (default: those of any call)")
     picture = demo.add_mutually_exclusive_group()
     picture.add_argument("--picture", metavar="FILE", help="where to draw the figures (default: edgecomp-demo.png, if matplotlib is there)")
     picture.add_argument("--no-picture", action="store_true", help="draw nothing")

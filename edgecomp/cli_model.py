@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import edgecomp as ec
+from edgecomp.grouped import GROUP_SIZES
 from edgecomp.weights import Weight
 
 INSPECT_EPILOG = """
@@ -60,7 +61,9 @@ def add_commands(commands: Any) -> None:
     imported.add_argument("source", metavar="SRC")
     imported.add_argument("destination", metavar="DST")
     imported.add_argument("--bits", type=int, choices=(4, 8), help=f"quantise float matrices of {LEAST} x {LEAST} and more (default: none)")
-    imported.add_argument("--group-size", type=int, metavar="G", help="inputs that share a scale (default: 32 for 4 bits, all for 8)")
+    imported.add_argument(
+        "--group-size", type=_group_size, metavar="G", help="inputs that share a scale, 16 to 256 (default: 32 for 4 bits, all for 8)"
+    )
     imported.add_argument("--refuse", action="store_true", help="fail where a quantised tensor has no equal, instead of making it float32")
     imported.set_defaults(run=_import, refused=imported.error)
 
@@ -73,6 +76,12 @@ def add_commands(commands: Any) -> None:
     export.add_argument("source", metavar="SRC")
     export.add_argument("destination", metavar="DST.safetensors")
     export.set_defaults(run=_export)
+
+
+def _group_size(text: str) -> int:
+    if not text.isdecimal() or int(text) not in GROUP_SIZES:
+        raise argparse.ArgumentTypeError(f"{text!r}: wanted a multiple of 16 from 16 to 256")
+    return int(text)
 
 
 def _inspect(arguments: argparse.Namespace) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import math
-import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecomp import arrays, backend, pool
+from edgecomp.arguments import flag, number, one_of, whole
 from edgecomp.reference import Objective
 
 Array = npt.NDArray[Any]
@@ -127,24 +127,6 @@ def _float(obj: Any, where: str) -> Array:
     return a if a.dtype == np.float16 and a.dtype.isnative else arrays.to_float32(a, where)
 
 
-def number(where: str, value: Any, wanted: str, fits: Callable[[float], bool]) -> float:
-    """value as a float for which `fits` holds: TypeError, ValueError."""
-    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
-        raise TypeError(f"{where} is a {type(value).__name__}, wanted {wanted}")
-    try:
-        found = float(value)
-    except OverflowError:  # an int
-        found = math.inf
-    if not fits(found):
-        raise ValueError(f"{where} is {value!r}, wanted {wanted}")
-    return found
-
-
-def one_of(where: str, value: Any, names: tuple[str, ...]) -> None:
-    if not isinstance(value, str) or value not in names:
-        raise ValueError(f"{where} is {value!r}, wanted one of {', '.join(names)}")
-
-
 def objective(*options: Any) -> Objective:
     """The checked options of a loss, see `_objective`; a training loop has the same ones at every step."""
     with contextlib.suppress(TypeError):  # not hashable, or of a wrong type: what follows says which
@@ -180,8 +162,7 @@ def _objective(
         raise ValueError(f"{f}: alpha is {alpha!r}, which wants labels")
     if not labelled and smoothing:
         raise ValueError(f"{f}: label_smoothing is {smoothing!r}, which wants labels")
-    if not isinstance(scale_by_t2, (bool, np.bool_)):
-        raise TypeError(f"{f}: scale_by_t2 is a {type(scale_by_t2).__name__}, wanted a bool")
+    flag(f"{f}: scale_by_t2", scale_by_t2)
     weight = alpha * (t * t if scale_by_t2 else 1.0)
     return Objective(kind if weight else "kl", t, t if teacher_kind == "logits" else 1.0, weight, 1 - alpha, beta, smoothing)
 
@@ -193,9 +174,9 @@ _ONES.flags.writeable = False
 
 def count_rows(f: str, lead: tuple[int, ...], classes: int, labels: Any, sample_weight: Any, ignore_index: Any) -> Counted:
     """Labels and weights, checked, of rows of shape `lead`."""
-    if type(ignore_index) is not int and (isinstance(ignore_index, bool) or not isinstance(ignore_index, numbers.Integral)):
+    ignore, m = whole(ignore_index), math.prod(lead)
+    if ignore is None:
         raise TypeError(f"{f}: ignore_index is a {type(ignore_index).__name__}, wanted an int")
-    ignore, m = int(ignore_index), math.prod(lead)
     weight, total = _ONES[:m] if m <= len(_ONES) else np.ones(m), float(m)
     if sample_weight is not None:
         given = arrays.to_numpy(sample_weight, f"{f}: sample_weight")
@@ -243,6 +224,7 @@ def reduce(reduction: str, losses: Float64, scale: float, lead: tuple[int, ...])
 
 def _gradient(f: str, student: Any, s: Array, return_grad: Any, grad_out: Any, t: Array, *others: Any) -> Float32 | None:
     """Where the gradient goes: fresh, or the checked grad_out, which may be the student's own buffer."""
+    flag(f"{f}: return_grad", return_grad)
     if not return_grad:
         if grad_out is not None:
             raise ValueError(f"{f}: grad_out is given, but return_grad is False")

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecomp import arrays
-from edgecomp.distillation import one_of
+from edgecomp.arguments import flag, one_of
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -47,6 +47,7 @@ def feature_loss(
         (2.0, array([[ 0., -2.]], dtype=float32))
     """
     one_of("feature_loss: kind", kind, FEATURE_KINDS)
+    flag("feature_loss: return_grad", return_grad)
     x, y = arrays.to_float32(a, "feature_loss: a"), arrays.to_float32(b, "feature_loss: b")
     if x.ndim < (2 if kind == "attention" else 1):
         raise ValueError(f"feature_loss: a has shape {x.shape}, wanted {'[N, C, ...]' if kind == 'attention' else '[..., D]'}")

@@ -1,7 +1,6 @@
 """Which form of a weight is fastest on this machine: measured, not guessed."""
 
 import math
-import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgecomp import arrays, backend, pool
+from edgecomp.arguments import POSITIVE, flag, integer
 from edgecomp.ops import linear
 from edgecomp.quantization import weight_array
 from edgecomp.weights import Float32, Weight
@@ -122,8 +122,8 @@ def _compare(w: Any, batch: Any, max_error: Any, x: Any, threads: int | None, ca
             raise TypeError(f"{where}: w is a {type(w).__name__} of {w.bits} bits, wanted float32 values: w.dequantize() gives them")
         w = w.dequantize()
     a = weight_array(w, where)
-    if isinstance(batch, bool) or not isinstance(batch, numbers.Integral) or batch < 1:
-        raise ValueError(f"{where}: batch is {batch!r}, wanted a number of rows from 1 on")
+    batch = integer(f"{where}: batch", batch, POSITIVE, "a number of rows from 1 on")
+    flag(f"{where}: cache", cache)
     number = isinstance(max_error, (int, float, np.floating)) and not isinstance(max_error, bool)
     if max_error is not None and not (number and max_error >= 0):
         raise ValueError(f"{where}: max_error is {max_error!r}, wanted None or a relative error from 0 on")
@@ -133,11 +133,11 @@ def _compare(w: Any, batch: Any, max_error: Any, x: Any, threads: int | None, ca
     allowed = [f for f in available if not f.error or (max_error is not None and errors[f.error] <= max_error)]
     timings: Mapping[str, float] = {}
     if len(allowed) > 1:
-        timings = _timings(a, made, allowed, min(int(batch), MOST_ROWS), limit, cache)
+        timings = _timings(a, made, allowed, min(batch, MOST_ROWS), limit, cache)
     best = choose(allowed, timings)
     rows = tuple(FormatRow(f.name, timings.get(f.name) if f in allowed else None, errors.get(f.error)) for f in available)
     weight: Weight = made.get(best.name) or best.make(a)
-    return FormatComparison(a.shape, int(batch), limit, best.name, rows, weight)
+    return FormatComparison(a.shape, batch, limit, best.name, rows, weight)
 
 
 def choose(allowed: "Sequence[Form]", timings: Mapping[str, float]) -> "Form":

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecomp import arrays, ggml_records, packing
+from edgecomp.arguments import NATURAL, flag, integer
 
 Array = npt.NDArray[Any]
 
@@ -98,8 +99,7 @@ def group_of(k: int, groups: int, told: Sequence[int], where: str) -> int:
 def gptq(
     qweight: Any, qzeros: Any, scales: Any, g_idx: Any, bits: int, zero_plus_one: bool, told: Sequence[int], where: str
 ) -> Parts:
-    if not isinstance(zero_plus_one, (bool, np.bool_)):
-        raise TypeError(f"{where}: zero_plus_one is {zero_plus_one!r}, wanted True or False")
+    flag(f"{where}: zero_plus_one", zero_plus_one)
     words = _words(qweight, "qweight", bits, where)
     k, n = words.shape[0] * words.shape[2], words.shape[1]
     if n * bits % 32:
@@ -186,9 +186,8 @@ def awq(qweight: Any, qzeros: Any, scales: Any, order: Any, told: Sequence[int],
 
 
 def matmulnbits(b: Any, scales: Any, zero_points: Any, g_idx: Any, n: int, k: int, bits: int, block_size: int, where: str) -> Parts:
-    for name, value in (("n", n), ("k", k), ("block_size", block_size)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-            raise ValueError(f"{where}: {name} is {value!r}, wanted an int from 0 on")
+    sizes = {"n": n, "k": k, "block_size": block_size}
+    n, k, block_size = (integer(f"{where}: {name}", size, NATURAL, "an int from 0 on") for name, size in sizes.items())
     if block_size < 16 or block_size & (block_size - 1) or 256 < block_size < k:  # one block may have any length
         raise ValueError(f"{where}: block_size is {block_size!r}, wanted a power of two from 16 to 256, or from k on")
     if g_idx is not None:

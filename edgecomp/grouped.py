@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecomp import arrays, formats, packing
+from edgecomp.arguments import integer
 from edgecomp.weights import Float32, Weight
 
 if TYPE_CHECKING:
@@ -23,9 +24,7 @@ def check_group_size(group_size: Any, k: int, where: str) -> int:
         if k > K_MAX_GROUP:
             raise ValueError(f"{where}: one group of {k} inputs, at most {K_MAX_GROUP} are supported: give a group_size")
         return max(-(-k // 16) * 16, 16)
-    if isinstance(group_size, bool) or not isinstance(group_size, (int, np.integer)) or int(group_size) not in GROUP_SIZES:
-        raise ValueError(f"{where}: group_size is {group_size!r}, wanted None or a multiple of 16 from 16 to 256")
-    return int(group_size)
+    return integer(f"{where}: group_size", group_size, GROUP_SIZES, "None or a multiple of 16 from 16 to 256")
 
 
 def rounded_once(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> Float32:
@@ -386,7 +385,7 @@ def scale_name(dtype: npt.DTypeLike | None, where: str) -> str | None:
         return None
     try:
         name = np.dtype(dtype).name
-    except TypeError:
+    except (TypeError, ValueError):
         name = ""
     if name not in ("float16", "float32"):
         raise ValueError(f'{where}: scale_dtype is {dtype!r}, wanted "float16" or "float32"')

@@ -1,12 +1,12 @@
 """Distillation of a model's last layer: the loss by its input and weights, without ever holding the logits of all rows."""
 
-import numbers
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgecomp import arrays, backend, pool
+from edgecomp.arguments import POSITIVE, flag, integer
 from edgecomp.distillation import count_rows, divide, objective, reduce, run_rows, teacher_rows
 
 Float32 = npt.NDArray[np.float32]
@@ -81,9 +81,10 @@ def linear_distillation_loss(
     made = teacher_hidden is not None and teacher_weight is not None
     if (teacher_logits is None) != made or (teacher_hidden is None) != (teacher_weight is None):
         raise ValueError(f"{f}: wanted either teacher_logits, or teacher_hidden and teacher_weight")
+    how = objective(f, labels is not None, temperature, alpha, kind, beta, label_smoothing, teacher_kind, scale_by_t2)
+    flag(f"{f}: return_grad", return_grad)
     if made and teacher_kind != "logits":
         raise ValueError(f"{f}: teacher_hidden and teacher_weight make logits, teacher_kind is {teacher_kind!r}")
-    how = objective(f, labels is not None, temperature, alpha, kind, beta, label_smoothing, teacher_kind, scale_by_t2)
     if made:
         tx = _matrix(teacher_hidden, None, f"{f}: teacher_hidden")
         tw = _matrix(teacher_weight, tx.shape[1], f"{f}: teacher_weight")
@@ -97,10 +98,10 @@ def linear_distillation_loss(
     counted = count_rows(f, (m,), v, labels, sample_weight, ignore_index)
     scale = divide(f, reduction, counted.total, v)
     limit = pool.limit(threads, f"{f}: threads")
-    if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, numbers.Integral) or chunk < 1):
-        raise ValueError(f"{f}: chunk is {chunk!r}, wanted None or a positive int")
+    if chunk is not None:
+        chunk = integer(f"{f}: chunk", chunk, POSITIVE, "None or a positive int")
     fitting = max(1, _CHUNK // (v * (1 + made)))
-    step = min(int(chunk or max(fitting // _TILE * _TILE, min(fitting, _TILE))), max(m, 1))
+    step = min(chunk or max(fitting // _TILE * _TILE, min(fitting, _TILE)), max(m, 1))
 
     use, losses = backend.current(), np.empty(m)
     grads = (np.zeros(x.shape, np.float32), np.zeros(w.shape, np.float32)) if return_grad else None

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edgecomp import _kinds, _manifest, _npy, pool
 from edgecomp._zip import Archive, Member, Source, shown
+from edgecomp.arguments import file_path, flag, one_of
 from edgecomp.crc import crc32
 from edgecomp.errors import FormatError
 
@@ -37,7 +38,7 @@ def load(path: str | os.PathLike[str], *, mmap: bool = True, verify: str = "stru
     Raises:
         FormatError: the file breaks a rule; the message names file, tensor and rule.
         OSError: it cannot be read.
-        ValueError: another word for verify.
+        TypeError, ValueError: a path that is none, another word for verify, an mmap that is no bool.
 
     Example:
         >>> import numpy as np, edgecomp as ec, tempfile, os
@@ -47,9 +48,9 @@ def load(path: str | os.PathLike[str], *, mmap: bool = True, verify: str = "stru
         >>> model["fc"], model.metadata
         (Int8Weight(3x3, 8 bits, n16k4, 192 bytes), {'name': 'a model'})
     """
-    if verify not in ("structure", "full"):
-        raise ValueError(f'load: verify is {verify!r}, wanted "structure" or "full"')
-    source = Source(os.fsdecode(path), mmap)
+    one_of("load: verify", verify, ("structure", "full"))
+    flag("load: mmap", mmap)
+    source = Source(file_path("load: path", path), mmap)
     try:
         return Model(source, verify == "full")
     finally:
@@ -247,10 +248,11 @@ def inspect(path: str | os.PathLike[str], *, verify: str = "structure") -> dict[
 
     Returns:
         path, file_bytes, version, metadata, bytes (of all tensors) and tensors: for each name, kind, shape, bits (of a value), density
-        (share of the values that are stored), bytes, layout; for weights with groups group_size, scale_dtype and zero, for arrays dtype.
+        (share of the values that are stored), bytes, layout; for weights with groups group_size, scale_dtype and zero, for CSR nnz, for
+        arrays dtype.
 
     Raises:
-        FormatError, OSError, ValueError: as `load`.
+        FormatError, OSError, TypeError, ValueError: as `load`.
 
     Example:
         >>> import numpy as np, edgecomp as ec, tempfile, os

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from edgecomp import _kinds, _manifest, _npy, arrays
 from edgecomp._zip_writer import Writer, naming
+from edgecomp.arguments import file_path
 from edgecomp.weights import Weight
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def save(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Map
         metadata: what JSON can hold; tuples come back as lists.
 
     Raises:
-        TypeError: a tensor or metadata of a kind that the file does not hold.
+        TypeError: a tensor or metadata of a kind that the file does not hold, a path that is none.
         ValueError: a name that is empty, or longer than 4096 bytes as docs/format.md spells it; metadata beyond 64 MiB, with NaN, or nested
             in itself.
         OSError: the file cannot be written. What was there before is still there, and nothing else.
@@ -43,6 +44,8 @@ def save(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Map
         ...     ec.linear(np.ones((1, 3), np.float32), model["fc.weight"], model["fc.bias"])
         array([[2., 2., 2.]], dtype=float32)
     """
+    if not isinstance(tensors, Mapping):
+        raise TypeError(f"save: tensors is a {type(tensors).__name__}, wanted a mapping of names to weights and arrays")
     with ModelWriter(path, metadata) as writer:
         for name, tensor in tensors.items():
             writer.add(name, tensor)
@@ -68,7 +71,7 @@ class ModelWriter:
         self._metadata = _manifest.check_metadata({} if metadata is None else metadata)
         self._tensors: dict[str, _manifest.Keys] = {}
         self._open = True
-        self._writer = Writer(os.fsdecode(path))
+        self._writer = Writer(file_path("save: path", path))
 
     def add(self, name: str, tensor: Any) -> None:
         """Writes a tensor: a weight, or an array.

@@ -6,11 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecomp import arrays, packing
+from edgecomp.arguments import integer
 from edgecomp.csr_blocks import Blocks, to_blocks
 from edgecomp.nm_places import index_bits, kept_inputs, pack_places, read_places, unpack_places
 from edgecomp.pruning import BLOCKS, check_block, read_pattern
 from edgecomp.quantization import codes_per_output, weight_array
-from edgecomp.sparse import INT32_MAX, CSRWeight
+from edgecomp.sparse import INT32_MAX, CSRWeight, read_shape
 from edgecomp.weights import K_MAX_INT8, Float32, Int8Weight, Weight
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class NMWeight(Weight):
         where = f"{cls.__name__}.from_arrays"
         n, m = read_pattern(pattern, where)
         block = check_block(block, where)
-        rows, k = _shape(shape, where)
+        rows, k = read_shape(shape, where, K_MAX_INT8)
         kept = kept_inputs(k, n, m)
         a = arrays.to_numpy(values, f"{where}: values")
         if a.dtype == np.int8:
@@ -296,16 +297,6 @@ def _rebuild(cls: type[NMWeight], values: Any, places: Any, shape: Any, nm: Any,
     return cls._packed(values, places, shape, nm, block, scale)
 
 
-def _shape(shape: Any, where: str) -> tuple[int, int]:
-    try:
-        n, k = (int(size.__index__()) for size in shape)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise TypeError(f"{where}: shape is {shape!r}, wanted two ints (N, K)") from error
-    if not (0 <= n < 2**31 and 0 <= k <= K_MAX_INT8):
-        raise ValueError(f"{where}: shape is ({n}, {k}), wanted N below 2**31 and K in 0..{K_MAX_INT8}")
-    return n, k
-
-
 def _used(w: Float32, m: int, block: int) -> npt.NDArray[np.bool_]:
     """Which places of each group hold a value in some row of a block: [blocks, groups, m]."""
     rows, k = w.shape
@@ -334,8 +325,7 @@ def to_nm(w: Any, pattern: str, block: int | None = None, bits: int | None = Non
         NMWeight(16x64, 32 bits, nm2:4b64, 2056 bytes)
     """
     n, m = read_pattern(pattern, "to_nm")
-    if isinstance(bits, bool) or bits not in (None, 8, 32):
-        raise ValueError(f"to_nm: bits is {bits!r}, wanted None (float32 values) or 8")
+    bits = 32 if bits is None else integer("to_nm: bits", bits, (8, 32), "None (float32 values) or 8")
     if block is not None:
         block = check_block(block, "to_nm")
     a = weight_array(w, "to_nm")

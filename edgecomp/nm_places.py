@@ -50,16 +50,9 @@ def read_places(indices: Any, shape: tuple[int, int], nm: tuple[int, int], block
     """Checked places [blocks, kept] of indices as they were given."""
     (rows, k), (n, m) = shape, nm
     kept, bits, blocks = kept_inputs(k, n, m), index_bits(m), -(-rows // block)
-    if isinstance(indices, (list, tuple)):
-        try:
-            a = np.asarray(indices)
-        except ValueError:
-            kind = type(indices).__name__
-            raise ValueError(f"{where}: indices is a {kind} whose rows differ in length, wanted {(blocks, kept)}") from None
-        if a.size == 0:  # NumPy makes floats of nothing, and one dimension of no rows
-            a = np.zeros(a.shape if blocks * kept else (blocks, kept), np.int32)
-    else:
-        a = arrays.to_numpy(indices, f"{where}: indices")
+    a = arrays.of_numbers(indices, f"{where}: indices")
+    if a.size == blocks * kept == 0 and isinstance(indices, (list, tuple)):  # of no rows NumPy makes one dimension
+        a = a.reshape(blocks, kept)
     if a.dtype.kind not in "iu":
         raise TypeError(f"{where}: indices has dtype {a.dtype}, wanted integers")
     packed = packed_shape(rows, kept, bits, block)

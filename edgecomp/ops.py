@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecomp import arrays, backend, pool, reference
+from edgecomp.arguments import integer
 from edgecomp.grouped import K_MAX_GROUP, GroupedWeight
 from edgecomp.nm import NMWeight, Outline
 from edgecomp.reference import ACTIVATIONS
@@ -17,6 +18,7 @@ from edgecomp.weights import DenseWeight, Int8Weight, QuantizedRows, Weight
 
 _FLOAT32, _INT8, _INT32 = np.dtype(np.float32), np.dtype(np.int8), np.dtype(np.int32)
 _empty, _PLAIN = np.empty, 0x101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
+_PLAIN_DTYPE, _PLAIN_ZERO = "float32", 0
 _SMALLEST, _LARGEST = 2.0**-149, float(np.finfo(np.float32).max)
 
 BORROWED = 16
@@ -43,7 +45,7 @@ _QUANTIZED = frozenset(("gemm_s8c", "gemm_s4g", "gemm_s8g", "spmm_csr8", "spmm_n
 def _compute(op: str, compute: str | None) -> str:
     if compute is None:
         return "int8" if op in _QUANTIZED else "float32"
-    if compute not in ("int8", "float32"):
+    if not isinstance(compute, str) or compute not in ("int8", "float32"):
         raise ValueError(f'linear: compute is {compute!r}, wanted "int8" or "float32"')
     if compute == "int8" and op not in _QUANTIZED:
         raise ValueError('linear: compute="int8" wants quantized weights (edgecomp.quantize), w is float32')
@@ -128,7 +130,7 @@ def linear(
         raise ValueError(f"linear: activation is {activation!r}, wanted None or one of {', '.join(ACTIVATIONS)}")
     limit = pool.limit(threads, "linear: threads")
     scale, dtype = None, _FLOAT32
-    if out_dtype != "float32" or out_scale is not None or out_zero != 0:
+    if out_dtype is not _PLAIN_DTYPE or out_scale is not None or out_zero is not _PLAIN_ZERO:  # an array's == is no answer
         scale, dtype = _output(out_dtype, out_scale, out_zero, bias)
     flat = len(shape) == 2
     size = (shape[0], n) if flat else (*shape[:-1], n)
@@ -176,17 +178,16 @@ def _float_op(w: Any) -> str:
 
 def _output(dtype: str, scale: float | None, zero: int, bias: arrays.Float32 | None) -> tuple[float | None, np.dtype[Any]]:
     """The scale (None for float32) and dtype of the output."""
+    if not isinstance(dtype, str) or dtype not in ("float32", "int8"):
+        raise ValueError(f'linear: out_dtype is {dtype!r}, wanted "float32" or "int8"')
+    integer("linear: out_zero", zero, range(-128, 128), "an int in -128..127")
     if dtype == "float32":
         if scale is not None or zero != 0:
             raise ValueError('linear: out_scale and out_zero are for out_dtype="int8"')
         return None, _FLOAT32
-    if dtype != "int8":
-        raise ValueError(f'linear: out_dtype is {dtype!r}, wanted "float32" or "int8"')
     given = float(scale) if isinstance(scale, np.floating) else scale  # the bounds would be rounded to its dtype
     if isinstance(scale, bool) or not isinstance(given, numbers.Real) or not _SMALLEST <= given <= _LARGEST:
         raise ValueError(f"linear: out_scale is {scale!r}, wanted a positive float")
-    if isinstance(zero, bool) or not isinstance(zero, numbers.Integral) or not -128 <= zero <= 127:
-        raise ValueError(f"linear: out_zero is {zero!r}, wanted an int in -128..127")
     if bias is not None and not np.isfinite(bias).all():
         raise ValueError("linear: bias has NaN or Inf, which int8 output cannot express")
     return float(given), _INT8
@@ -221,10 +222,7 @@ def quantize_rows(x: Any, *, group_size: int | None = None, threads: int | None 
     m, k = flat.shape
     if group_size is not None:
         most = -(-K_MAX_GROUP // 16) * 16
-        integer = isinstance(group_size, (int, np.integer)) and not isinstance(group_size, bool)
-        if not integer or group_size not in range(16, most + 1, 16):
-            raise ValueError(f"quantize_rows: group_size is {group_size!r}, wanted None or a multiple of 16 up to {most}")
-        group_size = int(group_size)
+        group_size = integer("quantize_rows: group_size", group_size, range(16, most + 1, 16), f"None or a multiple of 16 up to {most}")
         groups = -(-k // group_size)
         grouped_q, grouped_scale = np.empty((m, k), np.int8), np.empty((m, groups), np.float32)
         if m and k:

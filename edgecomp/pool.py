@@ -1,6 +1,5 @@
 """How many threads an op may use: the process's default, a context of this Python thread, one call. And threadpoolctl."""
 
-import numbers
 import os
 import re
 import sys
@@ -9,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from edgecomp import backend
+from edgecomp.arguments import whole
 
 MAX_THREADS = 1024
 
@@ -25,9 +25,9 @@ _default = 0  # without the C library, which otherwise keeps it; 0: not set
 
 def check(n: Any, where: str) -> int:
     """n as a thread limit: an int in 1..1024 (TypeError, ValueError)."""
-    if isinstance(n, bool) or not isinstance(n, numbers.Integral):
+    count = whole(n)
+    if count is None:
         raise TypeError(f"{where} is a {type(n).__name__}, wanted None or an int in 1..{MAX_THREADS}")
-    count = int(n)
     if not 1 <= count <= MAX_THREADS:
         raise ValueError(f"{where} is {count}, wanted 1..{MAX_THREADS}")
     return count

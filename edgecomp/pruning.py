@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecomp import arrays
+from edgecomp.arguments import integer, one_of
 from edgecomp.quantization import weight_array
 from edgecomp.weights import Float32
 
@@ -49,10 +50,7 @@ BLOCKS = (1, 16, 32, 64)
 
 
 def check_block(block: Any, where: str) -> int:
-    """An int: 16.0 equals one of the sizes, and so does an array of one."""
-    if isinstance(block, bool) or not isinstance(block, (int, np.integer)) or block not in BLOCKS:
-        raise ValueError(f"{where}: block is {block!r}, wanted 1, 16, 32 or 64")
-    return int(block)
+    return integer(f"{where}: block", block, BLOCKS, "1, 16, 32 or 64")
 
 
 def _outside_pattern(ranks: npt.NDArray[Any], pattern: str, block: int) -> npt.NDArray[np.bool_]:
@@ -114,8 +112,7 @@ def prune(
     a = weight_array(w, "prune")
     if sparsity is not None and pattern is not None:
         raise TypeError("prune: wanted a sparsity or a pattern, not both")
-    if scope not in ("tensor", "row"):
-        raise ValueError(f'prune: scope is {scope!r}, wanted "tensor" or "row"')
+    one_of("prune: scope", scope, ("tensor", "row"))
     block = check_block(block, "prune")
     if pattern is None and block != 1:
         raise ValueError(f"prune: block is {block!r}, which is for a pattern")
@@ -178,11 +175,14 @@ def prune_channels(
     share = _share(sparsity, where)
     if not isinstance(layers, Mapping):
         raise TypeError(f"{where}: layers is a {type(layers).__name__}, wanted a mapping of names to arrays")
-    if isinstance(chain, str) or not isinstance(chain, Sequence) or len(chain) < 2 or len(set(chain)) != len(chain):
+    names = isinstance(chain, Sequence) and not isinstance(chain, str) and all(isinstance(name, str) for name in chain)
+    if not names or len(chain) < 2 or len(set(chain)) != len(chain):
         raise ValueError(f"{where}: chain is {chain!r}, wanted at least two different names of layers")
     for name in chain:
         if name not in layers:
             raise KeyError(f"{where}: chain names {name!r}, which is no layer")
+    if scores is not None and not isinstance(scores, Mapping):
+        raise TypeError(f"{where}: scores is a {type(scores).__name__}, wanted a mapping of names to arrays")
     for name in scores or ():
         if name not in chain[:-1]:
             raise KeyError(f"{where}: scores names {name!r}, which loses no channels")
@@ -207,7 +207,7 @@ def prune_channels(
 
 def _bias_name(name: str, layers: Mapping[str, Any]) -> str:
     """What the bias of a layer is called, if it has one: "fc1.bias", of "fc1" and of "fc1.weight"."""
-    own, layer = f"{name}.bias", str(name).removesuffix(".weight")
+    own, layer = f"{name}.bias", name.removesuffix(".weight")
     bias = f"{layer}.bias"
     if bias not in layers or bias == own:
         return own
@@ -218,7 +218,7 @@ def _bias_name(name: str, layers: Mapping[str, Any]) -> str:
 
 
 def _channel_scores(scores: Any, n: int, where: str) -> npt.NDArray[Any]:
-    a = np.asarray(scores) if isinstance(scores, (list, tuple)) else arrays.to_numpy(scores, where)
+    a = arrays.of_numbers(scores, where)
     if a.dtype.kind not in "fiu":
         raise TypeError(f"{where} has dtype {a.dtype}, wanted real numbers")
     if a.shape != (n,):

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecomp import arrays
+from edgecomp.arguments import flag, integer, one_of
 from edgecomp.grouped import GroupedInt8Weight, Int4Weight, as_scale, check_group_size, fits_half, scale_name
 from edgecomp.weights import DenseWeight, Int8Weight
 
@@ -77,15 +78,12 @@ def quantize(
         >>> ec.quantize(np.ones((64, 256), np.float32), bits=4, group_size=128)
         Int4Weight(64x256, 4 bits, n32g128, 8448 bytes)
     """
-    if isinstance(bits, bool) or not isinstance(bits, (int, np.integer)) or bits not in (4, 8):
-        raise ValueError(f"quantize: bits is {bits!r}, wanted 8 or 4")
-    if not isinstance(method, str) or method not in ("absmax", "mse"):
-        raise ValueError(f'quantize: method is {method!r}, wanted "absmax" or "mse"')
-    if not isinstance(symmetric, (bool, np.bool_)):
-        raise TypeError(f"quantize: symmetric is {symmetric!r}, wanted True or False")
+    bits = integer("quantize: bits", bits, (4, 8), "8 or 4")
+    one_of("quantize: method", method, ("absmax", "mse"))
+    flag("quantize: symmetric", symmetric)
     kind = scale_name(scale_dtype, "quantize")
     a = weight_array(w, "quantize")
-    if group_size == "default":
+    if isinstance(group_size, str) and group_size == "default":
         group_size = 32 if bits == 4 else None
     if bits == 8 and group_size is None:
         if not symmetric or method != "absmax" or kind == "float16":

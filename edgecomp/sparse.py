@@ -1,12 +1,14 @@
 """Sparse weights: CSR with float32 values, or int8 values and one scale per output."""
 
 import copy
+import operator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from edgecomp import arrays
+from edgecomp.arguments import integer
 from edgecomp.quantization import codes_per_output, weight_array
 from edgecomp.weights import Float32, Weight
 
@@ -80,7 +82,7 @@ class CSRWeight(Weight):
 
     @classmethod
     def _checked(cls, data: Any, indices: Any, indptr: Any, shape: Any, scale: Any, where: str) -> "Self":
-        n, k = _shape(shape, where)
+        n, k = read_shape(shape, where)
         values = arrays.to_numpy(data, f"{where}: data")
         if values.ndim != 1:
             raise ValueError(f"{where}: data has shape {values.shape}, wanted [nnz]")
@@ -197,7 +199,7 @@ def borrowed(a: Any) -> CSRWeight | None:
     parts = a.data, a.indices, a.indptr
     if [part.dtype for part in parts] != [np.float32, np.int32, np.int32] or not all(part.flags.c_contiguous for part in parts):
         return None
-    (n, k), (data, indices, indptr) = _shape(a.shape, where), parts
+    (n, k), (data, indices, indptr) = read_shape(a.shape, where), parts
     columns, starts = _lines(len(data), indices, indptr, n, k, where)
     _check_values(data, where)
     return CSRWeight._build(shape=(n, k), data=data, indices=columns, indptr=starts, scale=None, derived=None)
@@ -207,22 +209,20 @@ def _rebuild(cls: type[CSRWeight], shape: tuple[int, int], data: Any, indices: A
     return cls._build(shape=shape, data=data, indices=indices, indptr=indptr, scale=scale, derived={})
 
 
-def _shape(shape: Any, where: str) -> tuple[int, int]:
+def read_shape(shape: Any, where: str, inputs: int = INT32_MAX) -> tuple[int, int]:
+    """(N, K), K up to `inputs`."""
     try:
-        n, k = shape
-        n, k = int(n.__index__()), int(k.__index__())
-    except (TypeError, ValueError, AttributeError) as error:
+        n, k = map(operator.index, shape)
+    except (TypeError, ValueError) as error:
         raise TypeError(f"{where}: shape is {shape!r}, wanted two ints (N, K)") from error
-    if not (0 <= n <= INT32_MAX and 0 <= k <= INT32_MAX):
-        raise ValueError(f"{where}: shape is ({n}, {k}), wanted 0..{INT32_MAX} for both")
+    if not (0 <= n <= INT32_MAX and 0 <= k <= inputs):
+        raise ValueError(f"{where}: shape is ({n}, {k}), wanted N in 0..{INT32_MAX} and K in 0..{inputs}")
     return n, k
 
 
 def _integers(values: Any, name: str, where: str) -> npt.NDArray[Any]:
     """A vector of integers of any width; a plain list will do."""
-    a = np.asarray(values) if isinstance(values, (list, tuple)) else arrays.to_numpy(values, f"{where}: {name}")
-    if a.size == 0 and a.ndim == 1 and isinstance(values, (list, tuple)):
-        return a.astype(np.int32)
+    a = arrays.of_numbers(values, f"{where}: {name}")
     if a.dtype.kind not in "iu":
         raise TypeError(f"{where}: {name} has dtype {a.dtype}, wanted integers")
     if a.ndim != 1:
@@ -252,7 +252,7 @@ def _lines(
 
 def _converted(a: Any, where: str) -> Any:
     """A SciPy matrix of another format than CSR as CSR. Checked before: SciPy's loops read and write wherever indices point."""
-    (n, k), kind = _shape(a.shape, where), getattr(a, "format", "")
+    (n, k), kind = read_shape(a.shape, where), getattr(a, "format", "")
     if kind in ("csc", "coo") and a.data.ndim != 1:
         raise ValueError(f"{where}: data has shape {a.data.shape}, wanted [nnz]")
     if kind == "csc":
@@ -348,8 +348,7 @@ def to_csr(w: Any, bits: int | None = None) -> CSRWeight:
         >>> ec.to_csr(np.eye(4, dtype=np.float32), bits=8).data
         array([127, 127, 127, 127], dtype=int8)
     """
-    if isinstance(bits, bool) or bits not in (None, 8, 32):
-        raise ValueError(f"to_csr: bits is {bits!r}, wanted None (float32 values) or 8")
+    bits = 32 if bits is None else integer("to_csr: bits", bits, (8, 32), "None (float32 values) or 8")
     a = weight_array(w, "to_csr")
     values: npt.NDArray[Any] = a
     scale = None

@@ -1,7 +1,6 @@
 """A teacher of which the k most probable classes were stored: the file, and the distillation loss against it."""
 
 import math
-import numbers
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecomp import arrays
-from edgecomp.distillation import count_rows, divide, number, objective, one_of, reduce
+from edgecomp.arguments import file_path, flag, number, one_of, whole
+from edgecomp.distillation import count_rows, divide, objective, reduce
 from edgecomp.model import load
 from edgecomp.model_writer import save
 from edgecomp.reference import Objective, kd_rows
@@ -53,22 +53,23 @@ def save_teacher_topk(
     t = arrays.to_float32(teacher, f"{f}: teacher")
     if t.ndim == 0 or t.shape[-1] == 0:
         raise ValueError(f"{f}: teacher has shape {t.shape}, wanted [..., V] with at least one class")
-    if isinstance(k, bool) or not isinstance(k, numbers.Integral):
+    kept = whole(k)
+    if kept is None:
         raise TypeError(f"{f}: k is a {type(k).__name__}, wanted an int in 1..{t.shape[-1]}")
-    if not 1 <= k <= t.shape[-1]:
+    if not 1 <= kept <= t.shape[-1]:
         raise ValueError(f"{f}: k is {k}, wanted 1..{t.shape[-1]}")
     heat = number(f"{f}: temperature", temperature, "a float in 1e-6..1e6", lambda v: 1e-6 <= v <= 1e6)
     one_of(f"{f}: values_dtype", values_dtype, ("float16", "float32"))
-    flat, shape, classes = arrays.rows(t), (*t.shape[:-1], int(k)), t.shape[-1]
-    values = np.empty((len(flat), int(k)), values_dtype)
-    indices = np.empty((len(flat), int(k)), np.uint16 if classes <= 1 << 16 else np.uint32)
+    flat, shape, classes = arrays.rows(t), (*t.shape[:-1], kept), t.shape[-1]
+    values = np.empty((len(flat), kept), values_dtype)
+    indices = np.empty((len(flat), kept), np.uint16 if classes <= 1 << 16 else np.uint32)
     step = max(1, _CHUNK // classes)
     for i in range(0, len(flat), step):
         x = flat[i : i + step].astype(np.float64) / heat
         top = x.max(axis=1)
         if not np.isfinite(top).all():
             raise ValueError(f"{f}: teacher has a row with NaN or +inf, or with nothing but -inf")
-        best = np.argpartition(-x, int(k) - 1, axis=1)[:, : int(k)]
+        best = np.argpartition(-x, kept - 1, axis=1)[:, :kept]
         best = np.take_along_axis(best, np.argsort(-np.take_along_axis(x, best, axis=1), axis=1, kind="stable"), axis=1)
         normaliser = top + np.log(np.exp(x - top[:, None]).sum(axis=1))
         with np.errstate(over="ignore"):
@@ -80,7 +81,8 @@ def save_teacher_topk(
 
 def load_teacher_topk(path: str | os.PathLike[str]) -> TeacherTopK:
     """Reads a file of `save_teacher_topk`, every byte checked. ValueError: it is none."""
-    where = f"load_teacher_topk: {os.fsdecode(path)}"
+    path = file_path("load_teacher_topk: path", path)
+    where = f"load_teacher_topk: {path}"
     try:
         with load(path, mmap=False, verify="full") as model:
             told = model.metadata
@@ -142,6 +144,7 @@ def topk_distillation_loss(
     """
     f = "topk_distillation_loss"
     one_of(f"{f}: tail", tail, TAILS)
+    flag(f"{f}: return_grad", return_grad)
     s, t = arrays.to_float32(student, f"{f}: student"), arrays.to_float32(teacher_values, f"{f}: teacher_values")
     if s.ndim == 0 or s.shape[-1] == 0:
         raise ValueError(f"{f}: student has shape {s.shape}, wanted [..., V] with at least one class")

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecomp import arrays, packing
+from edgecomp.arguments import POSITIVE, integer
 
 Float32 = npt.NDArray[np.float32]
 K_MAX_INT8 = 2**31 // 127
@@ -202,8 +203,8 @@ class QuantizedRows:
         q, scale = arrays.to_numpy(q, "QuantizedRows: q"), arrays.to_float32(scale, "QuantizedRows: scale")
         if (zero is None) == (group_size is None):
             raise TypeError("QuantizedRows: wanted zero (one scale per row) or group_size (one per group), not both")
-        if group_size is not None and (isinstance(group_size, bool) or not isinstance(group_size, int) or group_size < 1):
-            raise ValueError(f"QuantizedRows: group_size is {group_size!r}, wanted a positive int")
+        if group_size is not None:
+            group_size = integer("QuantizedRows: group_size", group_size, POSITIVE, "a positive int")
         zero = None if zero is None else arrays.to_numpy(zero, "QuantizedRows: zero")
         if zero is not None and (q.dtype != np.uint8 or zero.dtype != np.uint8):
             raise TypeError(f"QuantizedRows: q has dtype {q.dtype}, zero {zero.dtype}, wanted uint8")

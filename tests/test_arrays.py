@@ -298,6 +298,25 @@ def test_outputs_beside_an_input(impl):
     assert_bits(x, X)
 
 
+@pytest.mark.parametrize("dtype", ["f8", "f2", ">f4"])
+def test_outputs_over_what_is_converted(impl, dtype):
+    """Such an input is copied before anything is written: an output that lies over it is right."""
+    square = np.diag(np.arange(1, 5)).astype(np.float32) + 0.5
+    w8, csr, bias = ec.quantize(square), ec.to_csr(square), square[0].copy()
+    for name, call in {
+        "x": lambda a, out: ec.linear(a, w8, bias, out=out),
+        "bias": lambda a, out: ec.linear(square, w8, a[0], out=out),
+        "w": lambda a, out: ec.linear(square, a, bias, out=out),
+        "b": lambda a, out: ec.spmm(csr, a, out=out),
+        "feature_loss a": lambda a, out: ec.feature_loss(a, square * 2, grad_out=out)[1],
+        "feature_loss b": lambda a, out: ec.feature_loss(square * 2, a, grad_out=out)[1],
+    }.items():
+        buffer = np.zeros(128, np.uint8)
+        given = buffer[: 16 * np.dtype(dtype).itemsize].view(dtype).reshape(4, 4)
+        given[...] = square
+        assert_bits(call(given, buffer[:64].view(np.float32).reshape(4, 4)), call(square, None), name)
+
+
 def test_torch():
     """The same with the real thing, where it is installed."""
     torch = pytest.importorskip("torch")

@@ -131,10 +131,17 @@ def test_import(options: list[str], kind: str, tmp_path: Path, capsys: pytest.Ca
 def test_import_refuses(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, path = tmp_path / "in.npz", tmp_path / "out.npz"
     np.savez(source, w=W)
-    with pytest.raises(SystemExit):
-        main(["import", str(source), str(path), "--group-size", "32"])
-    assert main(["import", str(source), str(path), "--bits", "4", "--group-size", "33"]) == 1
-    assert "group_size" in capsys.readouterr().err
+    for options, message in (
+        (["--group-size", "32"], "--group-size is for --bits"),
+        *(
+            (["--bits", "4", "--group-size", size], f"{size!r}: wanted a multiple of 16 from 16 to 256")
+            for size in ("33", "0", "-16", "x", "512")
+        ),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(["import", str(source), str(path), *options])
+        assert caught.value.code == 2
+        assert message in capsys.readouterr().err
     assert main(["import", str(model), str(path)]) == 1
     assert "edgecomp.load opens it" in capsys.readouterr().err
     assert not path.exists()

@@ -347,7 +347,7 @@ BAD = {
     "weight: sign": ({"sample_weight": -np.ones(4)}, ValueError, "sample_weight has a value that is negative"),
     "weight: dtype": ({"sample_weight": np.ones(4, int)}, TypeError, "sample_weight has dtype int64"),
     "ignore_index": ({"ignore_index": 1.0}, TypeError, "ignore_index is a float"),
-    "scale_by_t2": ({"scale_by_t2": "yes"}, TypeError, "scale_by_t2 is a str"),
+    "scale_by_t2": ({"scale_by_t2": "yes"}, TypeError, "scale_by_t2 is 'yes', wanted True or False"),
     "threads": ({"threads": 0}, ValueError, "threads is 0"),
     "grad_out: kind": ({"grad_out": [1]}, TypeError, "grad_out is a list"),
     "grad_out: dtype": ({"grad_out": np.ones((4, 6))}, TypeError, "grad_out has dtype float64"),

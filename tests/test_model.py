@@ -162,12 +162,14 @@ def test_metadata(path: Path) -> None:
         ({"a": b"bytes"}, TypeError),
         ({"a": float("nan")}, ValueError),
         ({"a": 10**200}, ValueError),
+        ({"a": 10**5000}, ValueError),
+        ({"a": "x" * (1 << 26)}, ValueError),
         ({"a": "\ud800"}, ValueError),
         ([], TypeError),
     ],
 )
 def test_metadata_that_json_cannot_hold(path: Path, metadata: object, error: type[Exception]) -> None:
-    with pytest.raises(error):
+    with pytest.raises(error, match=r"^save: metadata"):
         ec.save(path, {}, metadata)
     assert list(path.parent.iterdir()) == []
 

@@ -157,6 +157,18 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["pipe"]
 
 
+@pytest.mark.parametrize("end", ["/", "/.", "//", "/.."])
+@pytest.mark.parametrize("there", [False, True])
+def test_the_name_of_a_folder_is_no_file(end: str, there: bool, tmp_path: Path) -> None:
+    """A slash at the end says so, whether the folder is there, a file of that name, or nothing."""
+    if there:
+        ec.save(tmp_path / "m.npz", OLD)
+    with pytest.raises(IsADirectoryError) as caught:
+        ec.save(f"{tmp_path}/m.npz{end}", NEW)
+    assert caught.value.filename == f"{tmp_path}/m.npz{end}"
+    assert os.listdir(tmp_path) == ["m.npz"] * there
+
+
 def test_mode_and_links(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:

@@ -174,6 +174,8 @@ def test_channels_refused():
     for scores, error, message in (
         ({"a": np.array([1, np.nan, 2])}, ValueError, r"scores\['a'\] has NaN"),
         ({"a": [1, 2]}, ValueError, r"scores\['a'\] has shape \(2,\), wanted \(3,\)"),
+        ({"a": [1, [2], 3]}, ValueError, r"scores\['a'\] is a list whose rows differ in length"),
+        ([1, 2, 3], TypeError, "scores is a list, wanted a mapping of names to arrays"),
         ({"a": ["1", "2", "3"]}, TypeError, r"scores\['a'\] has dtype"),
         ({"b": [1, 2]}, KeyError, "scores names 'b', which loses no channels"),
         ({"z": [1, 2]}, KeyError, "scores names 'z', which loses no channels"),

@@ -82,6 +82,8 @@ def test_refused():
     refused(TypeError, "indices has dtype float64", indices=[0.0, 1.0, 2.0])
     refused(TypeError, "indices has dtype bool", indices=np.zeros(3, bool))
     refused(ValueError, "indices has shape", indices=np.zeros((3, 1), int))
+    refused(ValueError, "indices is a list whose rows differ in length", indices=[0, [1], 2])
+    refused(ValueError, "indptr is a tuple whose rows differ in length", indptr=(0, (2, 2), 3, 3))
     refused(ValueError, r"indptr\[2\] is 1, less than indptr\[1\]", indptr=[0, 2, 1, 3])
     refused(ValueError, "indptr has 3 entries, wanted 4", indptr=[0, 2, 3])
     refused(ValueError, "indptr goes from 1 to 3", indptr=[1, 2, 2, 3])

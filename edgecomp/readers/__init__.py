@@ -4,6 +4,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from edgecomp.arguments import file_path
 from edgecomp.errors import FormatError
 
 if TYPE_CHECKING:  # loaded when they are used: importing edgecomp stays light
@@ -34,7 +35,7 @@ def import_weights(path: "Path", **options: Any) -> "Checkpoint":
         FormatError: none of these formats, or a malformed file.
         ImportError: the format's parser is not installed.
         OSError: the file cannot be read.
-        TypeError: an option that the reader does not have.
+        TypeError, ValueError: a path that is none, an option that the reader does not have.
 
     Example:
         >>> import numpy as np, edgecomp as ec, tempfile, os
@@ -44,9 +45,10 @@ def import_weights(path: "Path", **options: Any) -> "Checkpoint":
         >>> ec.import_weights(path)["w"].shape
         (2, 2)
     """
+    path = file_path("import_weights: path", path)
     kind = kind_of(path)
     if kind == "model":
-        raise FormatError(f"{os.fspath(path)}: a model file of edgecomp: edgecomp.load opens it")
+        raise FormatError(f"{path}: a model file of edgecomp: edgecomp.load opens it")
     return getattr(import_module(f"edgecomp.readers.{kind}"), f"read_{kind}")(path, **options)  # type: ignore[no-any-return]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgecomp.arguments import one_of
 from edgecomp.errors import FormatError
 
 Array = npt.NDArray[Any]
@@ -41,8 +42,7 @@ def require(module: str, extra: str) -> Any:
 
 
 def check_other(other: str, where: str) -> None:
-    if other not in ("dequantize", "refuse"):
-        raise ValueError(f'{where}: other is {other!r}, wanted "dequantize" or "refuse"')
+    one_of(f"{where}: other", other, ("dequantize", "refuse"))
 
 
 @contextmanager
