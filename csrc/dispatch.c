@@ -243,6 +243,18 @@ static const struct { int isa; ec_spmm_csr8_fn *fn; ec_pack_csr8_fn *pack; ec_cs
     {SCALAR, ec_spmm_csr8_scalar, ec_pack_csr8_scalar, NULL},
 };
 
+#define ANY INT32_MAX
+static const struct { int isa; int32_t tokens[4]; } CSR8_DENSE[] = {
+#ifdef EC_X86
+    {AMX, {32, ANY, ANY, ANY}},
+    {AVX512VNNI, {0, 16, 32, ANY}},
+    {AVXVNNI, {0, 0, 8, ANY}},
+    {AVX2, {0, 0, 8, 8}},
+#endif
+    {SCALAR, {0}},
+};
+#undef ANY
+
 static const struct { int isa; ec_spmv_csr_fn *fn; ec_spmv_sell_fn *sell, *sell_wide; } SPMV_CSR[] = {
 #ifdef EC_X86
     {AVX512FP16, ec_spmv_csr_avx512fp16, ec_spmv_sell_avx512fp16, ec_spmv_sell_avx512fp16},
@@ -428,6 +440,7 @@ ec_csr_finish_fn *ec_use_csr_finish(void) { CHOOSE(SPMM_CSR, i) return SPMM_CSR[
 ec_spmm_csr8_fn *ec_use_spmm_csr8(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[i].fn; }
 ec_pack_csr8_fn *ec_use_pack_csr8(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[i].pack; }
 ec_csr8_finish_fn *ec_use_csr8_finish(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[i].finish; }
+const int32_t *ec_use_csr8_dense_tokens(void) { CHOOSE(CSR8_DENSE, i) return CSR8_DENSE[i].tokens; }
 ec_spmv_csr_fn *ec_use_spmv_csr(void) { CHOOSE(SPMV_CSR, i) return SPMV_CSR[i].fn; }
 ec_spmv_sell_fn *ec_use_spmv_sell(const ec_csr *w) { CHOOSE(SPMV_CSR, i) return w->short_indices ? SPMV_CSR[i].sell : SPMV_CSR[i].sell_wide; }
 ec_spmv_masks_fn *ec_use_spmv_masks(void) { CHOOSE(SPMV_MASKS, i) return SPMV_MASKS[i].fn; }
@@ -514,7 +527,7 @@ static const char *csr_variant(int int8, int64_t m, int kind)
     CHOOSE(SPMV_MASKS8, masks8)
     if (kind == EC_CSR_ROWS || kind == EC_CSR_SELL)
         return ISA_NAMES[SPMV_CSR[row].isa];
-    if (kind == EC_CSR_PANELS)
+    if (kind == EC_CSR_DENSE || kind == EC_CSR_PANELS)
         return ISA_NAMES[GEMM_S8C[gemm_s8c_entry(m)].isa];
     if (kind == EC_CSR_MASKS)
         return ISA_NAMES[int8 ? SPMV_MASKS8[masks8].isa : SPMV_MASKS[masks].isa];

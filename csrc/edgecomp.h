@@ -171,7 +171,7 @@ int ec_gemm_sg_f32(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx,
  * `derived`: the same entries in the order of a kernel, of the kind that ec_csr_kind() names for m rows of x on this ISA, written by ec_csr_derive
  * once for all calls: ec_csr_derived_bytes() bytes, aligned to 8. Where it is NULL, as for EC_CSR_ROWS always, a call reads the arrays above row
  * by row, for each of its m by itself; and of a weight that never has any, indices may be in any order, and more than once. */
-enum { EC_CSR_ROWS, EC_CSR_BLOCKS, EC_CSR_PAIRS, EC_CSR_MASKS, EC_CSR_SIGNED, EC_CSR_SELL, EC_CSR_PANELS, EC_CSR_KINDS };
+enum { EC_CSR_ROWS, EC_CSR_BLOCKS, EC_CSR_PAIRS, EC_CSR_MASKS, EC_CSR_SIGNED, EC_CSR_SELL, EC_CSR_DENSE, EC_CSR_PANELS, EC_CSR_KINDS };
 typedef struct {
     const int32_t *indptr, *indices;
     const uint16_t *short_indices;

@@ -207,6 +207,7 @@ CSR_KINDS = {
     lib.EC_CSR_MASKS: "read by a mask of its inputs for each row, derived at the first call",
     lib.EC_CSR_SELL: "read in slices of 16 rows, the longest first, derived at the first call",
     lib.EC_CSR_SIGNED: "read as blocks of rows and inputs, derived at the first call",
+    lib.EC_CSR_DENSE: "made dense, derived at the first call",
     lib.EC_CSR_PANELS: "made dense from a bit for each weight, panel by panel, derived at the first call",
 }
 

@@ -43,28 +43,28 @@ static int kind_for_one(int64_t n, int64_t k, const ec_csr *w)
     return w->codes && k > EC_S8C_EXACT_K ? EC_CSR_ROWS : masks ? EC_CSR_MASKS : ec_use_spmv_sell(w) ? EC_CSR_SELL : EC_CSR_ROWS;
 }
 
-static int in_squares(void) { return ec_use_gemm_s8c(EC_S8C_ROWS)->by_rows; }
-
 /* Of several tokens: blocks take for two what they take for sixteen. Masks are read once for four tokens, which takes as long whatever is stored:
  * in float32 as long as blocks of a seventh of the weights, in int8 of a tenth. Slices are read twice for two. */
 static int64_t most_by_token(int one, int64_t n, int64_t k, const ec_csr *w)
 {
     const double stored = density(n, k, w);
     if (w->codes)
-        return one != EC_CSR_MASKS ? 1 : stored < 0.15 || in_squares() ? EC_MASKS_TOKENS : 2 * EC_MASKS_TOKENS;
+        return one != EC_CSR_MASKS ? 1 : stored < 0.15 || ec_use_csr8_dense_tokens()[0] ? EC_MASKS_TOKENS : 2 * EC_MASKS_TOKENS;
     return one == EC_CSR_ROWS || stored < 0.1 ? 1 : 2;
 }
 
-/* In int8, of more than these: making the weights dense takes what one or two tokens take, and dense products cost little for the next; AMX multiplies
- * all weights of many tokens in the time that blocks take for a tenth of them (bench/TRIED.md). */
-static int64_t most_in_panels(int64_t n, int64_t k, const ec_csr *w)
+/* In int8, of more than these: dense products take less than blocks of many entries, and making the weights dense from masks what one or two tokens
+ * take; AMX multiplies all weights of many tokens in the time that blocks take for a tenth of them (bench/TRIED.md). Weights that are kept dense
+ * take what blocks of a third of them take. */
+static int64_t most_as_dense(int64_t n, int64_t k, const ec_csr *w)
 {
-    const double stored = density(n, k, w);
-    if (!w->codes || k > EC_S8C_EXACT_K || !ec_use_csr8_panels())
+    static const double FROM[] = {0.09, 0.15, 0.25, 0.4};
+    int at = 3;
+    while (at >= 0 && density(n, k, w) < FROM[at])
+        at--;
+    if (!w->codes || k > EC_S8C_EXACT_K || at < (ec_use_csr8_panels() ? 0 : 2))
         return 0;
-    if (in_squares())
-        return stored < 0.09 ? 0 : stored < 0.15 ? 32 : INT64_MAX;
-    return stored < 0.15 ? 0 : stored < 0.25 ? 16 : stored < 0.4 ? 32 : INT64_MAX;
+    return ec_use_csr8_dense_tokens()[at];
 }
 
 /* Rows are read for several tokens too where blocks of inputs would be emptier than one entry a row, and int8 sums that need 64 bits. Pairs
@@ -78,8 +78,8 @@ int ec_csr_kind(int64_t m, int64_t n, int64_t k, const ec_csr *w)
     const int one = kind_for_one(n, k, w);
     if (m <= most_by_token(one, n, k, w))
         return one;
-    if (m <= most_in_panels(n, k, w))
-        return EC_CSR_PANELS;
+    if (m <= most_as_dense(n, k, w))
+        return ec_use_csr8_panels() ? EC_CSR_PANELS : EC_CSR_DENSE;
     if ((w->codes && k > EC_S8C_EXACT_K) || w->indptr[n] < n * (ec_div_up(k, block_inputs(EC_CSR_BLOCKS, n, k, w)) - 1))
         return EC_CSR_ROWS;
     if (w->codes)
@@ -281,7 +281,8 @@ size_t ec_csr_derived_bytes(int kind, int64_t n, int64_t k, const ec_csr *w)
     case EC_CSR_ROWS: return 0;
     case EC_CSR_MASKS: return ec_csr_masks_bytes(n, k, w);
     case EC_CSR_SELL: return ec_csr_sell_bytes(n, w);
-    case EC_CSR_PANELS: return ec_csr8_panels_bytes(n, k, w);
+    case EC_CSR_DENSE:
+    case EC_CSR_PANELS: return ec_csr8_dense_bytes(kind, n, k, w);
     default: return form_bytes(kind, n, k, w);
     }
 }
@@ -292,7 +293,8 @@ void ec_csr_derive(int kind, int64_t n, int64_t k, const ec_csr *w, void *memory
     case EC_CSR_ROWS: break;
     case EC_CSR_MASKS: ec_csr_masks(n, k, w, memory); break;
     case EC_CSR_SELL: ec_csr_sell(n, w, memory); break;
-    case EC_CSR_PANELS: ec_csr8_panels(n, k, w, memory); break;
+    case EC_CSR_DENSE:
+    case EC_CSR_PANELS: ec_csr8_dense(kind, n, k, w, memory); break;
     default: form(kind, n, k, w, memory);
     }
 }

@@ -274,9 +274,9 @@ static int run(job *j, int threads, void *memory, size_t size)
     j->quantize = ec_use_quantize_rows();
     j->activation = ec_use_activation();
     j->kind = ec_csr_kind(j->m, j->n, j->k, j->w);
-    if (j->kind == EC_CSR_PANELS && j->w->derived[j->kind])
-        return ec_csr8_by_panels(j->m, j->n, j->k, j->x, j->ldx, j->xq, j->xscale, j->xzero, j->w->derived[j->kind], j->bias, j->act, j->y, j->ldy,
-                                 threads, memory, size);
+    if ((j->kind == EC_CSR_DENSE || j->kind == EC_CSR_PANELS) && j->w->derived[j->kind])
+        return ec_csr8_as_dense(j->kind, j->m, j->n, j->k, j->x, j->ldx, j->xq, j->xscale, j->xzero, j->w->derived[j->kind], j->bias, j->act, j->y,
+                                j->ldy, threads, memory, size);
     if (ec_csr_by_token(j->kind) || !j->w->derived[j->kind])
         return ec_csr_by_rows(j->m, j->n, j->k, j->x, j->ldx, j->xq, j->xscale, j->xzero, j->w, j->bias, j->act, j->y, j->ldy, threads, memory);
     const int whole = unit(j->m, int8), most = most_lanes(j);

@@ -40,15 +40,17 @@ typedef void ec_spmv_masks8_fn(const ec_csr *w, int64_t n, int64_t words, const 
  * code on. */
 typedef void ec_csr8_panels_fn(int64_t quads, const uint64_t *mask, const int8_t *code, int8_t *to);
 
-/* The form EC_CSR_PANELS, and the driver that multiplies by it; its workspace is ec_gemm_s8c_made_workspace. */
-size_t ec_csr8_panels_bytes(int64_t n, int64_t k, const ec_csr *w);
-void ec_csr8_panels(int64_t n, int64_t k, const ec_csr *w, void *form);
-int ec_csr8_by_panels(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale, const uint8_t *xzero,
-                      const void *form, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace, size_t size);
+/* The forms EC_CSR_DENSE and EC_CSR_PANELS, and what multiplies by them; its workspace is ec_gemm_s8c_made_workspace. */
+size_t ec_csr8_dense_bytes(int kind, int64_t n, int64_t k, const ec_csr *w);
+void ec_csr8_dense(int kind, int64_t n, int64_t k, const ec_csr *w, void *form);
+int ec_csr8_as_dense(int kind, int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale,
+                     const uint8_t *xzero, const void *form, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace,
+                     size_t size);
 
 ec_spmm_csr8_fn *ec_use_spmm_csr8(void);
 ec_pack_csr8_fn *ec_use_pack_csr8(void);
 ec_csr8_finish_fn *ec_use_csr8_finish(void); /* or NULL, where the form is EC_CSR_BLOCKS */
 ec_spmv_masks8_fn *ec_use_spmv_masks8(void); /* or NULL, as the next */
 ec_csr8_panels_fn *ec_use_csr8_panels(void);
+const int32_t *ec_use_csr8_dense_tokens(void); /* [4]: up to how many tokens these forms are faster, of which 9, 15, 25, 40 % are stored */
 #endif
