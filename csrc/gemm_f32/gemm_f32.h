@@ -3,7 +3,7 @@
 #define EC_GEMM_F32_H
 #include "../gemm_s4g/gemm_s4g.h"
 
-/* One tile over one block of k: y = (first ? 0 : y) + x * w, and after the last block + bias, clamped if relu. */
+/* One tile over one block of k: y = (first ? 0 : y) + x * w, and after the last block + bias, then relu if set. */
 typedef struct {
     int64_t k;
     const float *x;      /* [k][mr] */
@@ -20,14 +20,14 @@ typedef struct {
 } ec_gemm_f32_tile;
 typedef void ec_gemm_f32_tile_fn(int mr, int nv, const ec_gemm_f32_tile *t);
 
-/* Transposes `rows` rows of k floats, row stride ldx, to out[k][stride], stride >= rows; columns rows..stride-1 of out are set to
+/* Transposes `rows` rows of k floats, ldx floats apart, to out[k][stride], stride >= rows; columns rows .. stride - 1 of out are set to
  * zero. May write 8 floats past the end, unless the stride is a multiple of 8. */
 typedef void ec_transpose_f32_fn(int rows, int64_t k, const float *x, int64_t ldx, float *out, int64_t stride);
 
 /* k columns (from a whole quad on) of one int8 panel [ceil(k/4)][16][4], times their scale[16], as float32 out[k][16]. */
 typedef void ec_expand_s8_fn(int64_t k, const int8_t *panel, const float *scale, float *out);
 
-/* sums[mr][32] = 1 to 3 rows of floats times a strip of records, nothing but float32 rounding added to the weights' own. */
+/* sums[mr][32] = 1 to 3 rows of floats times a strip of records, rounded in float32 only. */
 typedef struct {
     int64_t groups;
     const float *x;      /* [groups * group][mr], zeros beyond k */

@@ -1,8 +1,10 @@
 /* Grouped weights times up to 3 rows of floats, the weights made in registers. Included inside a target region, after the vectors of
- * the ISA: LANES floats, CHAINS sums of an output, and for vectors load, words (of codes), field (v & mask | magic), floats, bytes, set1, sub, fused (multiply-add), store, shifted.
+ * the ISA: LANES floats each, CHAINS sums of an output, and on vectors load, store, words (of codes), bytes, floats, set1, set1_bits,
+ * add, sub, fused (multiply-add), field (v & mask | magic), shifted.
  *
- * A code becomes a float without a conversion: masked where it lies in its word and put under the exponent whose unit is that bit, it is
- * 2^(23 - bit) + code; the difference to that is exact. Bits from 20 on (16 for bytes) are not all mantissa: one shift brings them down. */
+ * A code becomes a float without a conversion: masked where it lies in its word and put under the exponent whose unit is that bit, it
+ * is 2^(23 - bit) + code; the difference to that power is exact. Bits from 20 on (16 for bytes) do not fit the mantissa: one shift
+ * brings them down. */
 enum { H = EC_STRIP / LANES };
 
 /* A code's mask in its word, what is put over it, and the same plus the middle of the codes. Read where they are used: they are more

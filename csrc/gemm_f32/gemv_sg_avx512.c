@@ -1,5 +1,5 @@
-/* Few rows times grouped weights, AVX-512: 32 outputs at a time. One row of int4 has a kernel of its own, for which the header's takes
- * too many instructions: a nibble is the index of a table of floats. */
+/* Few rows times grouped weights, AVX-512: 32 outputs at a time. One row of int4 has a kernel of its own, in which a nibble is the
+ * index of a table of floats: gemv_sg.h would take too many instructions. */
 #include "gemm_f32.h"
 #ifdef EC_X86
 #include <immintrin.h>
@@ -45,8 +45,8 @@ EC_INLINE vec fused_mem(vec w, const float *x, vec sum)
 }
 
 /* The floats of eight nibbles of 16 words each, in the order of the inputs. vpermps takes the lowest four bits of a word as its index;
- * vpermw the lowest bits of the upper half, for which the floats' upper halves will do. So two nibbles of a word need no shift. Codes of
- * two nibbles come as in gemv_sg.h, as the permutations' units are busy. */
+ * vpermw the lowest bits of the upper half, for which the floats' upper halves will do. So two nibbles of a word need no shift. Two
+ * others are made as in gemv_sg.h, as the permutations' unit is busy. */
 EC_INLINE void nibbles(__m512i v, int middle, vec *w)
 {
     const vec table = _mm512_sub_ps(_mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), set1((float)middle));

@@ -1,6 +1,6 @@
-/* int4 tile of 7 to 12 rows x 16 columns, for CPUs whose two 512-bit units do all the vector work: a code is unpacked for 12 rows, not for 6,
- * and one GFNI product takes a high nibble down. x is broadcast by the dot product itself, a load for each. No FP16 instruction is used: it tells
- * these CPUs. Up to 6 rows are gemm_s4g_avx512vnni.c's. */
+/* int4 tile of 7 to 12 rows x 16 columns, for CPUs whose two 512-bit units do all the vector work: a code is unpacked for 12 rows, not
+ * for 6, and one GFNI product takes a high nibble down. The dot product itself broadcasts x, a load for each. No FP16 instruction is
+ * used: AVX512-FP16 is how these CPUs are told. Up to 6 rows are gemm_s4g_avx512vnni.c's. */
 #include "gemm_s4g.h"
 #ifdef EC_X86
 #include <immintrin.h>
@@ -8,9 +8,9 @@ EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,gfni")
 
 #include "../gemm_s4g/gemm_sg_avx512vnni.h"
 
-enum { BLOCK_INPUTS = 512 }; /* whose codes and x one half of the columns leaves in L1 for the other */
+enum { BLOCK_INPUTS = 512 }; /* the codes and x of so many stay in L1 from one half of the columns to the other */
 
-/* sums[mr] of vector v of the strip, which is every second line of the codes, and `groups` groups more. */
+/* Adds `groups` groups to sums[mr] of vector v of the strip, whose codes are every second line. */
 EC_INLINE void half(int mr, int kind, int v, int ahead, const ec_gemm_sg_tile *t, int64_t groups, const int8_t *x, const uint8_t *w, __m512 *sums)
 {
     const __m512i nibble = _mm512_set1_epi8(15), shift4 = _mm512_set1_epi64(0x1020408000000000);

@@ -54,7 +54,8 @@ EC_INLINE __m256 flush(int kind, __m256 y, __m256i acc, __m256 sx, __m256 sw, __
     return y;
 }
 
-/* Adds the products of `r` (2..4) rows and `lines` lines of codes to int16 sums: of nibbles 16 columns; of bytes 8, low and high nibbles apart. */
+/* Sums the products of `r` (2 .. 4) rows and `lines` lines of codes in int16: of nibbles 16 columns; of bytes 8, low and high nibbles
+ * apart. */
 EC_INLINE void products(int r, int bits, int lines, const uint8_t *codes, const int8_t *x, int64_t step, __m256i (*s)[2])
 {
     const __m256i nibble = _mm256_set1_epi8(15);
@@ -209,7 +210,7 @@ EC_INLINE void one_row(int bits, int kind, int scale_bytes, const ec_gemm_sg_til
     finish(t, 0, y);
 }
 
-/* Kind and scale type as constants of the row, which has no time to ask; several rows ask once for many products. */
+/* Kind and scale type are constants for one row, whose time is short; several rows test once for many products. */
 EC_INLINE void tiles(int mr, int bits, const ec_gemm_sg_tile *t)
 {
     if (mr > 1) {

@@ -1,10 +1,10 @@
 /* The grouped tile with vpdpbusd: up to 6 rows x 32 columns, 12 ZMM of int32 sums and 12 of floats. Included inside an AVX-512 VNNI
  * target region. Codes are the unsigned operand as they are; the sums of a group begin at -zero * sum(x), which costs nothing. The two
- * products that scale a sum take the dot products' place: 8 of 10 in groups of 32 is the most. */
-enum { AHEAD = 6144 }; /* bytes to prefetch */
+ * products that scale a sum compete with the dot products: in groups of 32, 8 of 10 is the most. */
+enum { AHEAD = 6144 }; /* bytes to prefetch ahead */
 
-/* Prefetches two lines into L1, and with 2 two much farther ahead into L2, which has room for more requests; for these one is asked for, and
- * the CPU brings its neighbour too. */
+/* Prefetches two lines into L1 and, if `ahead` is 2, two much farther ahead into L2: one is asked for, and the CPU brings its neighbour
+ * too. */
 EC_INLINE void prefetch(int ahead, const uint8_t *w)
 {
     _mm_prefetch((const char *)w + AHEAD, _MM_HINT_T0);
@@ -89,7 +89,7 @@ EC_INLINE void tile(int mr, int bits, int kind, int ahead, const ec_gemm_sg_tile
     const int8_t *x = t->x;
     const uint8_t *w = t->w;
     const int quads_of_line = bits == 4 ? 2 : 1, scale_bytes = t->scale_bytes;
-    const int64_t before = t->groups < 2 ? 0 : t->groups - 2; /* when lines of y are asked for */
+    const int64_t before = t->groups < 2 ? 0 : t->groups - 2; /* the group at which the lines of y are prefetched */
     __m512 y[2][6];
 #pragma GCC unroll 6
     for (int i = 0; i < mr; i++)
@@ -137,7 +137,7 @@ EC_INLINE void tile(int mr, int bits, int kind, int ahead, const ec_gemm_sg_tile
     finish(mr, t, 1, y[1]);
 }
 
-/* One row, bound by reading the records: a code is loaded once, and high nibbles are not shifted down, their sum is. */
+/* One row, bound by reading the records: a code is loaded once, and not the high nibbles are shifted down but their sum. */
 EC_INLINE void one_row(int bits, int kind, int scale_bytes, int ahead, const ec_gemm_sg_tile *t)
 {
     const __m512i low = _mm512_set1_epi8(15), high = _mm512_set1_epi8((char)0xF0);
@@ -211,5 +211,5 @@ EC_INLINE void tiles_ahead(int mr, int bits, int ahead, const ec_gemm_sg_tile *t
     }
 }
 
-/* Whether, as a constant: a test for each line takes 4 % off many rows. */
+/* Whether to prefetch is a constant: a test for each line costs 4 % of many rows. */
 EC_INLINE void tiles(int mr, int bits, const ec_gemm_sg_tile *t) { t->ahead ? tiles_ahead(mr, bits, 1, t) : tiles_ahead(mr, bits, 0, t); }

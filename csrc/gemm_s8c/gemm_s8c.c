@@ -44,14 +44,14 @@ typedef struct {
 
 size_t ec_gemm_s8c_workspace(int64_t m, int64_t k) { return (size_t)(ec_odd_lines(k) * m) + 8 * (size_t)m + 192; }
 
-/* Rows that are quantised already: the same panel by copying. Quads move as floats do, four bytes that nobody looks at. */
+/* Rows that are quantised already become the same panel by copying. Quads move as floats do: four bytes whose meaning does not matter. */
 static void copy_rows(int mr, const job *j, int64_t row, uint8_t *panel)
 {
     const uint8_t flip = j->impl->flip ^ j->flip_in, *x = j->xq + row * j->ldx;
     if (mr == 1) {
         for (int64_t p = 0; p < j->k; p++)
             panel[p] = x[p] ^ flip;
-        memset(panel + j->k, 0, (size_t)(4 * j->quads - j->k)); /* whose weights are zeros */
+        memset(panel + j->k, 0, (size_t)(4 * j->quads - j->k)); /* their weights are zeros */
         return;
     }
     const int64_t whole = mr == EC_MAX_ROWS && j->ldx % 4 == 0 && (uintptr_t)x % 4 == 0 ? j->k / 4 : 0;

@@ -39,8 +39,8 @@ EC_INLINE void tile(int mr, int nv, int unroll, const ec_gemm_s8c_tile *t)
     int64_t q = t->quads;
     while (q >= unroll) {
         const int64_t stretch = EC_MIN(q, 16);
-        /* Ask for the lines of y shortly before the end: a masked store that misses L1 stalls what follows (Zen 5: a tenth
-         * of the time), and lines that came much earlier are gone again. */
+        /* Prefetch the lines of y shortly before the end: a masked store that misses L1 stalls what follows (Zen 5: a
+         * tenth of the time), and lines that came much earlier are gone again. */
         if (q <= 48 && (q > 32 || q == t->quads))
 #pragma GCC unroll 8
             for (int i = 0; i < mr; i++)
@@ -57,7 +57,8 @@ EC_INLINE void tile(int mr, int nv, int unroll, const ec_gemm_s8c_tile *t)
 #pragma GCC unroll 3
                 for (int v = 0; v < nv; v++)
                     b[v] = _mm512_loadu_si512(w + v * t->panel + 64 * u);
-                /* Nothing but a stream. One row is 1.05 to 1.2 times as fast from memory on Zen 4, where two lose a tenth by it. */
+                /* One panel is one stream. Prefetching makes one row 1.05 to 1.2 times as fast from memory on Zen 4, and two a tenth
+                 * slower. */
                 if (mr == 1 || (mr < 4 && t->far))
                     _mm_prefetch((const char *)w + 64 * u + 8192, _MM_HINT_T0);
                 if (mr < 4 && u % 2 == 0 && t->far)

@@ -29,7 +29,7 @@ EC_INLINE int8x16_t zip_high(int8x16_t q0, int8x16_t q1)
     return vreinterpretq_s8_s32(vzip2q_s32(vreinterpretq_s32_s8(q0), vreinterpretq_s32_s8(q1)));
 }
 
-/* One quad of two rows, in the low half; a row without a partner is its own. */
+/* One quad of two rows, in the low half; a row without a partner is its own partner. */
 EC_INLINE int8x16_t pair(int alone, const uint8_t *x)
 {
     return alone ? quad(x) : vreinterpretq_s8_u8(vcombine_u8(vld1_u8(x), vdup_n_u8(0)));

@@ -6,7 +6,7 @@ EC_INLINE __m256i quad(const uint8_t *x)
     return _mm256_set1_epi32(v);
 }
 
-/* 8 columns of one row: halves h of the tile. */
+/* 8 columns of one row: half h of the tile's columns, counted from the first panel on. */
 EC_INLINE void finish(const ec_gemm_s8c_tile *t, int i, int h, __m256i acc)
 {
     const int left = t->cols - 8 * h;

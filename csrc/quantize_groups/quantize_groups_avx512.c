@@ -1,5 +1,5 @@
-/* The group quantiser, AVX-512. Blocks of 16 groups: first the scales of a row, a lane for each group; then the codes, four rows at a time,
- * which two packs leave in the order of the panel. */
+/* The group quantiser, AVX-512. Blocks of 16 groups: first the scales of a row, a lane for each group; then the codes of four rows at a
+ * time, which two packs leave in the order of the panel. */
 #include "quantize_groups.h"
 #ifdef EC_X86
 #include <immintrin.h>
@@ -34,7 +34,8 @@ EC_INLINE __m512i of_lanes(int sum, const __m512i *v)
     return either(sum, _mm512_shuffle_i32x4(eights[0], eights[1], 0x88), _mm512_shuffle_i32x4(eights[0], eights[1], 0xDD));
 }
 
-/* The scales of `groups` groups from x on, of which `left` inputs exist, and their inverses: ec_group_scale. Returns which have any. */
+/* The scales of `groups` groups from x on, of which `left` inputs exist, and their inverses, as ec_group_scale. Returns the mask of
+ * those with a scale to multiply with. */
 EC_INLINE __mmask16 scales(int whole, int groups, int64_t group, const float *x, int64_t left, float *scale, float *inverse)
 {
     __m512i top[GROUPS];
@@ -71,8 +72,8 @@ EC_INLINE __m512i quantized(int plain, const float *x, int64_t left, const block
     return _mm512_maskz_cvtps_epi32((__mmask16)-(b->used[i] >> g & 1), product);
 }
 
-/* Group g of the block, `rows` (1, 2 or 4) of the panel's rows from row i on, which begins at x. plain: the group exists to its end, and all
- * of the block's have a scale. */
+/* Group g of the block, `rows` (1, 2 or 4) of the panel's rows from row i on, which begins at x. plain: the group exists to its end,
+ * and all groups of the block are used. */
 EC_INLINE void codes(int rows, int plain, int mr, int i, const block *b, int g, int64_t group, const float *x, int64_t ldx, int64_t count,
                      int factor, int8_t *panel)
 {
@@ -116,7 +117,7 @@ EC_INLINE void all_codes(int plain, int mr, const block *b, int groups, int64_t 
     }
 }
 
-/* One row alone: its codes are in order, and the sums of 16 groups are made as the scales are. */
+/* One row alone: its codes are in order already, and the sums of 16 groups are made as the scales are. */
 EC_INLINE void one_row(const block *b, int groups, int64_t group, const float *x, int factor, int8_t *panel)
 {
     __m512i sums[GROUPS];

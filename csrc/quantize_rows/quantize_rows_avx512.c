@@ -7,8 +7,8 @@ EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl")
 
 EC_INLINE __mmask16 first(int64_t n) { return n >= 16 ? 0xFFFF : (__mmask16)((1u << n) - 1); }
 
-/* Extremes from the bits, 0 among them: a float's bits grow with its magnitude, so the signed maximum is the largest
- * positive value and the unsigned maximum the most negative one; a NaN passes every Inf. */
+/* Smallest and largest value from the bits, with 0 among them: a float's bits grow with its magnitude, so the signed maximum is the
+ * largest positive value and the unsigned maximum the most negative one; a NaN passes every Inf. */
 EC_INLINE void widen(__m512i *lo, __m512i *hi, __m512i v)
 {
     *hi = _mm512_max_epi32(*hi, v);

@@ -1,5 +1,6 @@
-/* The forms in which the kernels read a CSR weight for several tokens (for one: csr_masks.c, csr_sell.c): blocks of rows times blocks of
- * inputs, so that a block's activations stay in L1 and its sums in L2. EC_CSR_BLOCKS and, in int8, EC_CSR_SIGNED have the rows one by one, EC_CSR_PAIRS two by two.
+/* The forms in which the kernels read a CSR weight for several tokens (for one: csr_masks.c, csr_sell.c): blocks of rows times blocks
+ * of inputs, so that a block's activations stay in L1 and its sums in L2. EC_CSR_BLOCKS and, in int8, EC_CSR_SIGNED have the rows one
+ * by one, EC_CSR_PAIRS two by two.
  *
  *   int64 blocks_n, blocks_k, block_k, most_rows
  *   int64 start[blocks_n][blocks_k][2], then the number of entries, as many as there are `local` and `value`
@@ -22,7 +23,8 @@ static size_t round8(size_t bytes) { return (bytes + 7) & ~(size_t)7; }
 
 static double density(int64_t n, int64_t k, const ec_csr *w) { return ((double)w->indptr[n] + 1) / ((double)n * (double)k); }
 
-/* Inputs of a block: few enough for L1 (64 tokens of 4 bytes each, 32 of 2, 64 of 1), but a dozen entries in each of its rows, or six quads. */
+/* Inputs of a block: few enough for L1 (64 tokens of 4 bytes each, 32 of 2, 64 of 1), but enough for a dozen entries, or six quads, in
+ * each row. */
 static int64_t block_inputs(int kind, int64_t n, int64_t k, const ec_csr *w)
 {
     if (kind == EC_CSR_PAIRS) /* 128 tokens */

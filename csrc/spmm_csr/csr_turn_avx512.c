@@ -1,5 +1,6 @@
-/* Rows of x to lanes, and sums in lanes to rows of y, AVX-512: squares of 16 by 16 are turned in registers, but read and written 64 of a row at
- * a time: rows a power of two apart share few sets of the cache, and a line that two squares have in common would go in between. */
+/* Rows of x to lanes, and sums in lanes to rows of y, AVX-512. Squares of 16 by 16 are transposed in registers, but 64 of a row are
+ * read and written at a time: rows that are a power of two apart share few sets of the cache, and a line that two squares have in
+ * common would be evicted in between. */
 #include "spmm_csr.h"
 #include "../spmm_csr8/spmm_csr8.h"
 #ifdef EC_X86

@@ -1,7 +1,8 @@
 /* CSR weights times rows of x, the driver of both kinds of values.
  *
- * Several tokens: x becomes groups of tokens, which fill the lanes: [groups][k][lanes]. A thread takes some blocks of rows, or pairs of rows,
- * of the weight's form for such a group, adds up block after block of inputs, and turns the sums into rows of y. One token: see csr_rows.c. */
+ * Several tokens: x becomes groups of tokens, which fill the lanes: [groups][k][lanes]. For such a group a thread takes some blocks of
+ * the weight's form, of rows or of pairs of rows, adds up block after block of inputs, and transposes the sums into rows of y. One
+ * token: see csr_rows.c. */
 #include "spmm_csr.h"
 #include "../activation/activation.h"
 #include "../gemm_f32/gemm_f32.h"
@@ -13,7 +14,7 @@ enum {
     SUMS = (MOST_ROWS + 1) * EC_MAX_LANES, /* and the partner of an odd row */
     TURNED = EC_PANEL * EC_PANEL + 16,
     PACK_K = 256, /* inputs to pack at a time */
-    L2_ENTRIES = 1 << 18 /* float32 ones that a small L2 holds */
+    L2_ENTRIES = 1 << 18 /* float32 entries that a small L2 holds */
 };
 
 typedef struct {
@@ -40,8 +41,8 @@ typedef struct {
     ec_activation_fn *activation;
     int64_t groups, chunks;
     int threads;      /* that multiply */
-    int lanes;        /* of the widest group: */
-    int64_t units;    /* groups share out so many sixteens of tokens, or eights if there is only one */
+    int lanes;        /* of the widest group */
+    int64_t units;    /* sixteens of tokens that the groups share out; eights if there is only one */
     float *panel;     /* workspace: x for the kernels, float32 or int8, */
     uint8_t *q;       /* quantised rows, panels of at most 8, */
     float *sx;        /* their scales, */
@@ -124,7 +125,7 @@ static int8_t *lines(const job *j, int64_t group, int64_t k0)
     return (int8_t *)j->panel + each * (first_token(j, group) * wide + k0 * lanes_of(j, group));
 }
 
-/* Some values, of which there are rarely many: in sixteens, for which no function is called. */
+/* Some values, rarely many: in sixteens, which the compiler moves without a call. */
 static void copy(float *to, const float *from, int64_t count)
 {
     for (; count >= 16; count -= 16, to += 16, from += 16)
@@ -133,7 +134,7 @@ static void copy(float *to, const float *from, int64_t count)
         *to++ = *from++;
 }
 
-/* Some inputs of a group. */
+/* Packs PACK_K inputs of a group. */
 static void pack(void *ctx, int64_t chunk, int thread)
 {
     (void)thread;

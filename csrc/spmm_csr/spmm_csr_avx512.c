@@ -1,4 +1,4 @@
-/* float32 block of a CSR weight, AVX-512: up to 4 ZMM of sums, two of each where entries come in turn. */
+/* float32 block of a CSR weight, AVX-512: up to 4 ZMM of sums, in two or four sets that take entries in turn. */
 #include "spmm_csr.h"
 #ifdef EC_X86
 #include <immintrin.h>

@@ -1,6 +1,6 @@
-/* A CSR weight times one token by gathers, AVX-512: for CPUs with AVX512-FP16, which have the fast ones. None of its instructions is used here.
- * A Xeon (Emerald Rapids) takes 0.24 ns an entry row by row, 0.29 by broadcasts (spmv_csr_avx512.c); a Zen 4, which has no FP16, 0.33 and 0.18.
- * In slices of 16 rows, where nothing is summed across lanes and few turns are short, it is 0.21 to 0.24. */
+/* A CSR weight times one token by gathers, AVX-512: for CPUs with AVX512-FP16, whose gathers are fast; none of its instructions is used
+ * here. A Xeon (Emerald Rapids) takes 0.24 ns an entry row by row, and 0.29 by broadcasts (spmv_csr_avx512.c); a Zen 4, which has no
+ * FP16, 0.33 and 0.18. In slices of 16 rows, where nothing is summed across lanes and few turns are short, the Xeon takes 0.21 to 0.24. */
 #include "spmm_csr.h"
 #ifdef EC_X86
 #include <immintrin.h>

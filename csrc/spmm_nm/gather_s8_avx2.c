@@ -57,7 +57,7 @@ EC_INLINE void gather(int mr, int64_t quads, const uint8_t *x, const int32_t *in
         }
 }
 
-/* Tiles of AVX2 have up to three rows: a product by a constant is an address. */
+/* AVX2's tiles have up to three rows, AVX-512's eight: with mr a constant, its products are part of addresses. */
 void ec_gather_s8_avx2(int mr, int paired, int64_t quads, const uint8_t *x, const int32_t *input, uint8_t *out)
 {
     if (paired && mr <= 3) {

@@ -1,7 +1,8 @@
 /* float32 N:M weights whose outputs share their inputs in blocks, for many rows, with the rows in the lanes: the driver.
  *
- * x becomes groups of 32 tokens, [groups][k][32], the last of them of 48 where 16 are left over. A step is some inputs of a group, which stay in
- * L1 while a thread's blocks of outputs pass by; their sums stay in L2 from step to step, and are turned into rows of y in the end. */
+ * x becomes groups of 32 tokens, [groups][k][32]; the last group has 48 where 16 are left over. A step is some inputs of a group, which
+ * stay in L1 while a thread's blocks of outputs pass by. Their sums stay in L2 from step to step, and are transposed into rows of y at
+ * the end. */
 #include "spmm_nm.h"
 #include "../activation/activation.h"
 #include "../spmm_csr/spmm_csr.h"
@@ -10,10 +11,10 @@ enum {
     FROM = 30,       /* rows: fewer are faster with outputs in the lanes */
     LANES = 32, MOST_LANES = 48,
     STEP = 256,      /* inputs, 32 KB, */
-    KEPT = 64,       /* and kept ones of a step, at most */
-    GROUPS = 8,      /* of a chunk, whose tokens are so many at most, */
+    KEPT = 64,       /* and most kept ones, of a step */
+    GROUPS = 8,      /* of a chunk, with at most so many tokens */
     TOKENS = (GROUPS - 1) * LANES + MOST_LANES,
-    OUTPUTS = 512,   /* and outputs: 512 KB of sums */
+    OUTPUTS = 512,   /* of a chunk: 512 KB of sums */
     PACK_K = 256     /* inputs to pack at a time */
 };
 
@@ -39,7 +40,7 @@ typedef struct {
 
 int ec_nm_in_lanes(int64_t m, const ec_nm *w) { return !w->codes && w->block > 1 && m >= FROM && ec_use_nm_lanes(); }
 
-/* Blocks of a chunk, at most. */
+/* Most blocks of a chunk. */
 static int64_t most_blocks(const ec_nm *w) { return ec_div_up(OUTPUTS, w->block); }
 
 static int64_t input_stride(int64_t kept) { return ec_div_up(kept, 16) * 16; }

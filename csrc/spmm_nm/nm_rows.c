@@ -1,4 +1,4 @@
-/* float32 N:M weights of which each output has places of its own, times rows of x: the driver. */
+/* float32 N:M weights whose outputs have places of their own, times rows of x: the driver. */
 #include "spmm_nm.h"
 #include "../activation/activation.h"
 
@@ -72,7 +72,7 @@ int ec_nm_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, 
         memset(j.x + i * j.ldx + k, 0, 4 * (size_t)(j.ldx - k));
     }
     for (int64_t e = 0, group = 0; e < j.kept; group += w->m) {
-        /* A window that begins at a cache line, if its line holds the group: then the group begins at a multiple of m, a power of two. */
+        /* A window begins at a cache line if that line holds the whole group: base | place is then a sum, as m is a power of two. */
         const int64_t window = WIDE % w->m == 0 ? group / WIDE * WIDE : group;
         for (int i = 0; i < w->n && e < j.kept; i++, e++) {
             j.window[e] = (int32_t)window;

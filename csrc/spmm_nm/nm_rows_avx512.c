@@ -1,7 +1,8 @@
 /* Few rows times outputs with places of their own, AVX-512: up to 8 rows x 16 outputs.
  *
- * A kept input of 16 outputs is one vector of weights, and of the 16 inputs that it may be vpermps takes each output's own. A shift and one
- * vpternlog make its index of a word of places: one row is a stream of weights from memory, with little over for two bits each. */
+ * A kept input of 16 outputs is one vector of weights; vpermps takes each output's own activation from the 16 inputs that may be it. A
+ * shift and one vpternlog make its index of a word of places: one row is a stream of weights from memory, with little more to do for
+ * two bits each. */
 #include "spmm_nm.h"
 #ifdef EC_X86
 #include <immintrin.h>
@@ -9,7 +10,7 @@ EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,prfchw")
 
 enum { ROWS = 8, CHAINS = 4, AHEAD = 4096 /* bytes of weights to prefetch: 8192 push x out of L1 */ };
 
-/* Adds a kept input, whose place is in the lowest bits of `places`. */
+/* Adds a kept input, whose place is in the lowest bits of each lane of `places`. */
 EC_INLINE void one(int mr, int bits, const float *x, int64_t ldx, int32_t base, const float *weights, int far, __m512i places, __m512 acc[ROWS])
 {
     const __m512i take = _mm512_ternarylogic_epi32(places, _mm512_set1_epi32((1 << bits) - 1), _mm512_set1_epi32(base), 0xEA); /* a & b | c */

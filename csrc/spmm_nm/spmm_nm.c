@@ -1,8 +1,8 @@
-/* N:M weights whose outputs share their inputs in blocks, the driver of both kinds of values: a dense product over the inputs that a block
- * keeps.
+/* N:M weights whose outputs share their inputs in blocks, the driver of both kinds of values: a dense product over the inputs that a
+ * block keeps.
  *
  * Rows of x become activation panels as for dense weights. For a block of outputs a thread gathers the kept inputs of a panel into its
- * scratch, and the dense tile multiplies that by the block's panels of values. */
+ * scratch, and the dense tile multiplies them by the block's panels of values. */
 #include "spmm_nm.h"
 #include "../grid.h"
 #include "../activation/activation.h"
@@ -13,8 +13,8 @@
 enum {
     BLOCK_K = 1024,        /* most float32 inputs of a block that is gathered */
     FEW = 3,               /* rows that stream through all of k, in tiles of their own */
-    GROUP = 16,            /* most blocks that pass a tile together, so that its inputs come into L1 once for all, */
-    GROUP_BYTES = 160 << 10, /* and of their values, which stay in L2: more are slower */
+    GROUP = 16,            /* most blocks that pass a tile together, so that its inputs come into L1 once for all; */
+    GROUP_BYTES = 160 << 10, /* and bytes of their values, to stay in L2: more are slower */
     EXACT_K = 66311        /* 255 * 127 * K < 2^31 */
 };
 
@@ -34,7 +34,7 @@ typedef struct {
     const ec_gemm_s8c_impl *s8c;
     ec_transpose_f32_fn *transpose;
     ec_quantize_rows_fn *quantize;
-    const ec_spmm_nm_impl *own; /* float32 tiles of its own, if it has */
+    const ec_spmm_nm_impl *own; /* float32 tiles of this op, if the CPU has them */
     ec_nm_inputs_fn *inputs;
     ec_gather_s8_fn *gather_s8;
     ec_activation_fn *activation;
@@ -48,13 +48,13 @@ typedef struct {
     int64_t scratch_bytes;
 } job;
 
-/* Where the panel of a tile begins, in bytes; and a line more for what is read and written beyond. */
+/* Where the panel of a tile begins, in bytes; with a cache line more for what is read and written past its end. */
 static int64_t panel_at(const ec_nm *w, int64_t k, int64_t row, int64_t tile)
 {
     return w->codes ? ec_panel_bytes(k, row) + 64 * tile : 4 * (row * k + EC_PANEL * tile);
 }
 
-/* From the inputs of one block to the next, which begin at a cache line. */
+/* From the inputs of one block to those of the next: whole cache lines. */
 static int64_t input_stride(int64_t kept) { return (ec_div_up(kept, 16) + 1) * 16; }
 
 static int64_t scratch_bytes(int64_t k, const ec_nm *w)
@@ -101,7 +101,7 @@ static void pack_tile(void *ctx, int64_t tile, int thread)
     }
 }
 
-/* mr activations of each of `count` inputs. Eight are copied, what is too much is overwritten by the next. */
+/* Copies mr activations of each of `count` inputs. Eight are copied, and the next copy overwrites what is too much. */
 static void gather_f32(int mr, int64_t count, const float *x, const int32_t *input, float *out)
 {
     for (int64_t e = 0; e < count; e++, out += mr)
@@ -120,7 +120,7 @@ static void multiply_f32(const job *j, int64_t panel0, int64_t panels, int64_t t
     for (int64_t g = 0; g < groups; g++) {
         const int64_t first = ec_part(panels, groups, g), p = panel0 + first, col0 = p * EC_PANEL;
         const int nv = (int)(ec_part(panels, groups, g + 1) - first);
-        const int more = p + nv < j->panels; /* the next inputs, or the next outputs, come into L2 meanwhile */
+        const int more = p + nv < j->panels; /* the next inputs, or the next outputs, are prefetched into L2 */
         const ec_gemm_f32_tile t = {
             .k = count,
             .x = j->own->tile ? panel : scratch,
@@ -208,7 +208,7 @@ static void nm_chunk(void *ctx, int64_t chunk, int thread)
     for (int64_t b = block0; b < block1; b++) {
         int32_t *to = input + (b - block0) * stride;
         j->inputs(ec_nm_bits(j->w), j->kept, j->w->packed + b * ec_nm_words(j->kept, j->w), j->group, to);
-        for (int64_t e = j->kept; e < ec_div_up(j->kept, 4) * 4; e++) /* for a whole quad the first again: their weights are zeros */
+        for (int64_t e = j->kept; e < ec_div_up(j->kept, 4) * 4; e++) /* up to a whole quad the first input again: those weights are zeros */
             to[e] = to[0];
     }
     if (j->w->codes)
@@ -234,7 +234,7 @@ static int run(job *j, int threads, void *workspace, size_t size)
     if (j->m == 0 || j->n == 0)
         return EC_OK;
     j->f32 = ec_use_gemm_f32();
-    j->s8c = ec_use_gemm_s8c(1); /* gathered panels are for the tile of few rows */
+    j->s8c = ec_use_gemm_s8c(1); /* the variant of few rows: gathered panels are not rows */
     j->own = ec_use_spmm_nm();
     j->inputs = ec_use_nm_inputs();
     j->transpose = ec_use_transpose_f32();

@@ -1,13 +1,13 @@
 /* int8 N:M weights whose outputs share their inputs in blocks, for many rows: the driver.
  *
- * 64 rows of x become planes, a line of 64 bytes for each input; a block's kept inputs are lines by indices that are found once. A group of
- * planes stays in a cache while all outputs pass by. */
+ * 64 rows of x become planes, a line of 64 bytes for each input. A block's kept inputs are lines, by indices that are found once. A
+ * group of planes stays in a cache while all outputs pass by. */
 #include "spmm_nm8.h"
 #include "../activation/activation.h"
 #include "../quantize_rows/quantize_rows.h"
 
 enum {
-    FROM = 48, /* rows: fewer are cheaper elsewhere than as 64 */
+    FROM = 48, /* rows: fewer cost less in other kernels than as 64 here */
     SUMS = 4 * EC_PANEL * EC_PLANE
 };
 
@@ -31,7 +31,7 @@ typedef struct {
     float *sx;        /* scale and zero of each row, */
     int32_t *zero;
     int32_t *group;   /* the first input of each kept input's group, */
-    uint8_t *scratch; /* then for each thread panels of 64 rows; or inputs and sums */
+    uint8_t *scratch; /* then for each thread panels of 64 rows, or the sums and inputs of a block */
 } job;
 
 static int64_t plane_bytes(int64_t k) { return ec_div_up(k, 16) * 16 * EC_PLANE; }

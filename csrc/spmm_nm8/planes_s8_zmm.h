@@ -1,21 +1,22 @@
-/* int8 over the kept inputs of a block of outputs, 64 rows in lanes: what the 512-bit variants share. Included inside their target region.
+/* int8 over the kept inputs of a block of outputs, 64 rows in lanes: what the 512-bit variants share. Included inside their target
+ * region.
  *
- * An input's plane is a byte of each row. Interleaving the planes of four kept inputs gives the quads of 64 rows, 4 ZMM, for as many outputs as
- * there are registers for: 6 times 4 sums. */
+ * A plane is a byte of each row for one input. Interleaving the planes of four kept inputs gives the quads of 64 rows, 4 ZMM, for as
+ * many outputs as there are registers for: 6, of 4 sums each. */
 #include "../gemm_s8c/gemm_s8c_zmm.h"
 #include "../spmm_csr/turn_zmm.h"
 
 enum { NEAR = 4 }; /* quads to prefetch ahead: planes lie in L2 */
 
-/* Where a pass over the quads has x from: interleaved; interleaved, and left for the other passes; or as one of these left it. */
+/* Where a pass over the quads takes x from: interleaved by itself; so, and stored for the other passes; or as stored by one of these. */
 enum source { INTERLEAVED, KEPT, TURNED };
 
-/* What it asks for, a line with each quad: weights of the next panel, or, shortly before the end, rows of y. */
+/* What a pass prefetches, a line with each quad: weights of the next panel, or, shortly before the end, rows of y. */
 enum ahead { NOTHING, WEIGHTS, OUTPUTS };
 
 EC_INLINE __m512i line(const uint8_t *planes, int32_t input) { return _mm512_loadu_si512(planes + (int64_t)input * EC_PLANE); }
 
-/* Outputs from `first` on times `quads` quads from `quad` on. turned [quads][4][64]. */
+/* `count` outputs from `first` on times `quads` quads from `quad` on. turned: [quads][4][64], not used by INTERLEAVED. */
 EC_INLINE void outputs(int first, int count, enum source source, enum ahead ahead, const ec_planes_s8 *p, int64_t quad, int64_t quads, uint8_t *turned)
 {
     const int32_t *at = p->input + 4 * quad;
