@@ -32,7 +32,8 @@
 
 #ifdef EC_X86
 enum { SCALAR, AVX2, AVXVNNI, AVXVNNI_EVEX, AVX512, AVX512VNNI, AVX512VBMI, AVX512FP16, AMX, ISA_COUNT };
-static const char *const ISA_NAMES[] = {"scalar", "avx2", "avxvnni", "avxvnni_evex", "avx512", "avx512vnni", "avx512vbmi", "avx512fp16", "amx"};
+static const char *const ISA_NAMES[] = {"scalar", "avx2", "avxvnni", "avxvnni_evex", "avx512", "avx512vnni", "avx512vbmi", "avx512fp16",
+                                        "amx"};
 #elif defined(EC_ARM64)
 enum { SCALAR, NEON, NEONDOT, I8MM, ISA_COUNT };
 static const char *const ISA_NAMES[] = {"scalar", "neon", "neondot", "i8mm"};
@@ -108,39 +109,11 @@ static unsigned detect(void) { return 1u << SCALAR; }
 
 /* ---- op x ISA ------------------------------------------------------------------------------------------------------ */
 
-ec_gemm_s8c_tile_fn ec_gemm_s8c_tile_scalar, ec_gemm_s8c_tile_avx2, ec_gemm_s8c_tile_avxvnni, ec_gemm_s8c_tile_avxvnni_evex,
-    ec_gemm_s8c_tile_avx512vnni, ec_gemm_s8c_tile_amx, ec_gemm_s8c_tile_neon, ec_gemm_s8c_tile_neondot, ec_gemm_s8c_tile_i8mm;
-ec_gemm_f32_tile_fn ec_gemm_f32_tile_scalar, ec_gemm_f32_tile_avx2, ec_gemm_f32_tile_avx512, ec_gemm_f32_tile_neon;
-ec_quantize_rows_fn ec_quantize_rows_scalar, ec_quantize_rows_avx2, ec_quantize_rows_avx512, ec_quantize_rows_neon;
-ec_gemm_sg_tile_fn ec_gemm_s4g_tile_scalar, ec_gemm_s4g_tile_avx2, ec_gemm_s4g_tile_avx512vnni, ec_gemm_s4g_tile_avx512fp16, ec_gemm_s4g_tile_amx,
-    ec_gemm_s4g_tile_neondot, ec_gemm_s8g_tile_scalar, ec_gemm_s8g_tile_avx2, ec_gemm_s8g_tile_avx512vnni, ec_gemm_s8g_tile_neondot;
-ec_quantize_groups_fn ec_quantize_groups_scalar, ec_quantize_groups_avx2, ec_quantize_groups_avx512, ec_quantize_groups_neon;
-ec_expand_sg_fn ec_expand_sg_scalar, ec_expand_sg_avx2, ec_expand_sg_avx512, ec_expand_sg_neon;
-ec_gemv_sg_fn ec_gemv_sg_scalar, ec_gemv_sg_avx2, ec_gemv_sg_avx512, ec_gemv_sg_neon;
-ec_spmm_csr_fn ec_spmm_csr_scalar, ec_spmm_csr_avx2, ec_spmm_csr_avx512, ec_spmm_csr_neon;
-ec_csr_pairs_fn ec_csr_pairs_avx512;
-ec_csr_pack_fn ec_csr_pack_avx512;
-ec_csr_finish_fn ec_csr_finish_avx512;
 ec_csr8_finish_fn ec_csr8_finish_avx512;
-ec_spmm_csr8_fn ec_spmm_csr8_scalar, ec_spmm_csr8_avx2, ec_spmm_csr8_avxvnni, ec_spmm_csr8_avx512vnni, ec_spmm_csr8_neon, ec_spmm_csr8_neondot;
+ec_spmm_csr8_fn ec_spmm_csr8_scalar, ec_spmm_csr8_avx2, ec_spmm_csr8_avxvnni, ec_spmm_csr8_avx512vnni, ec_spmm_csr8_neon,
+    ec_spmm_csr8_neondot;
 ec_pack_csr8_fn ec_pack_csr8_scalar, ec_pack_csr8_avx2, ec_pack_csr8_avx512vnni, ec_pack_csr8_neon;
-ec_spmv_csr_fn ec_spmv_csr_scalar, ec_spmv_csr_avx2, ec_spmv_csr_avx512, ec_spmv_csr_avx512fp16;
-ec_spmv_sell_fn ec_spmv_sell_avx512fp16, ec_spmv_sell_avx512;
 ec_spmv_masks8_fn ec_spmv_masks8_avx512vnni;
-ec_spmv_masks_fn ec_spmv_masks_avx2, ec_spmv_masks_avx512;
-ec_spmm_masks_fn ec_spmm_masks_avx512;
-ec_spmm_nm_tile_fn ec_spmm_nm_tile_avx2, ec_spmm_nm_tile_avx512;
-ec_nm_inputs_fn ec_nm_inputs_scalar, ec_nm_inputs_avx512;
-ec_nm_lanes_fn ec_nm_lanes_avx512fp16;
-ec_nm_rows_fn ec_nm_rows_scalar, ec_nm_rows_avx512;
-ec_spmm_nm8_fn ec_spmm_nm8_scalar, ec_spmm_nm8_avx2, ec_spmm_nm8_avx512vbmi;
-ec_planes_s8_fn ec_planes_s8_avx512vnni, ec_planes_s8_avx512fp16;
-ec_planes_s8_pack_fn ec_planes_s8_pack_avx512vnni;
-ec_gather_s8_fn ec_gather_s8_scalar, ec_gather_s8_avx2;
-ec_transpose_f32_fn ec_transpose_f32_scalar, ec_transpose_f32_avx2, ec_transpose_f32_neon;
-ec_expand_s8_fn ec_expand_s8_scalar, ec_expand_s8_avx2, ec_expand_s8_neon;
-ec_activation_fn ec_activation_scalar, ec_activation_avx2, ec_activation_avx512, ec_activation_neon;
-ec_crc32_fn ec_crc32_avx512, ec_crc32_neondot;
 extern const ec_kd_loss_impl ec_kd_loss_scalar, ec_kd_loss_avx2, ec_kd_loss_avx512, ec_kd_loss_neon;
 
 static const struct { int isa; ec_gemm_s8c_impl impl; } GEMM_S8C[] = {
@@ -296,10 +269,11 @@ static const struct { int isa; ec_nm_inputs_fn *fn; } NM_INPUTS[] = {
     {SCALAR, ec_nm_inputs_scalar},
 };
 
-#define NM8_AVX2 .flip = 0x80, .window = 16, .whole = 2, .block = 64, .panels = 1, .halves = 1
 static const struct { int isa; ec_spmm_nm8_impl impl; } SPMM_NM8[] = {
 #ifdef EC_X86
-    {AVX512VBMI, {ec_spmm_nm8_avx512vbmi, .flip = 0, .window = 64, .whole = 2, .block = 512, .panels = 2, .halves = 0, .places = 1, .shared = 0, .shared_few = 47}},
+#define NM8_AVX2 .flip = 0x80, .window = 16, .whole = 2, .block = 64, .panels = 1, .halves = 1
+    {AVX512VBMI, {ec_spmm_nm8_avx512vbmi, .flip = 0, .window = 64, .whole = 2, .block = 512, .panels = 2, .halves = 0, .places = 1, .shared = 0,
+                  .shared_few = 47}},
     {AVXVNNI_EVEX, {ec_spmm_nm8_avx2, NM8_AVX2, .shared = 0}}, /* a dot product for the dense tile */
     {AVXVNNI, {ec_spmm_nm8_avx2, NM8_AVX2, .shared = 0}},
     {AVX2, {ec_spmm_nm8_avx2, NM8_AVX2, .places = 1, .shared = 1}},
@@ -424,7 +398,11 @@ ec_spmm_csr8_fn *ec_use_spmm_csr8(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[
 ec_pack_csr8_fn *ec_use_pack_csr8(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[i].pack; }
 ec_csr8_finish_fn *ec_use_csr8_finish(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[i].finish; }
 ec_spmv_csr_fn *ec_use_spmv_csr(void) { CHOOSE(SPMV_CSR, i) return SPMV_CSR[i].fn; }
-ec_spmv_sell_fn *ec_use_spmv_sell(const ec_csr *w) { CHOOSE(SPMV_CSR, i) return w->short_indices ? SPMV_CSR[i].sell : SPMV_CSR[i].sell_wide; }
+ec_spmv_sell_fn *ec_use_spmv_sell(const ec_csr *w)
+{
+    CHOOSE(SPMV_CSR, i)
+    return w->short_indices ? SPMV_CSR[i].sell : SPMV_CSR[i].sell_wide;
+}
 ec_spmv_masks_fn *ec_use_spmv_masks(void) { CHOOSE(SPMV_MASKS, i) return SPMV_MASKS[i].fn; }
 ec_spmm_masks_fn *ec_use_spmm_masks(void) { CHOOSE(SPMV_MASKS, i) return SPMV_MASKS[i].few; }
 ec_spmv_masks8_fn *ec_use_spmv_masks8(void)

@@ -31,6 +31,9 @@ typedef struct {
     int ahead;           /* 1: prefetch records, which no tile has read yet; 2: some much farther ahead, too */
 } ec_gemm_sg_tile;
 typedef void ec_gemm_sg_tile_fn(int mr, const ec_gemm_sg_tile *t);
+ec_gemm_sg_tile_fn ec_gemm_s4g_tile_scalar, ec_gemm_s4g_tile_avx2, ec_gemm_s4g_tile_avx512vnni, ec_gemm_s4g_tile_avx512fp16,
+    ec_gemm_s4g_tile_amx, ec_gemm_s4g_tile_neondot, ec_gemm_s8g_tile_scalar, ec_gemm_s8g_tile_avx2, ec_gemm_s8g_tile_avx512vnni,
+    ec_gemm_s8g_tile_neondot;
 
 static inline int ec_header_bytes(const ec_grouped *w)
 {

@@ -85,8 +85,6 @@ EC_INLINE void tall(int mr, const ec_gemm_sg_tile *t)
     }
 }
 
-ec_gemm_sg_tile_fn ec_gemm_s4g_tile_avx512vnni;
-
 void ec_gemm_s4g_tile_avx512fp16(int mr, const ec_gemm_sg_tile *t)
 {
     switch (mr) {

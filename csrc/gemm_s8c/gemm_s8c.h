@@ -29,6 +29,8 @@ typedef struct {
     int same, more;      /* the thread's last tile had as many rows; another tile follows: set-up may stay */
 } ec_gemm_s8c_tile;
 typedef void ec_gemm_s8c_tile_fn(int mr, int nv, const ec_gemm_s8c_tile *t);
+ec_gemm_s8c_tile_fn ec_gemm_s8c_tile_scalar, ec_gemm_s8c_tile_avx2, ec_gemm_s8c_tile_avxvnni, ec_gemm_s8c_tile_avxvnni_evex,
+    ec_gemm_s8c_tile_avx512vnni, ec_gemm_s8c_tile_amx, ec_gemm_s8c_tile_neon, ec_gemm_s8c_tile_neondot, ec_gemm_s8c_tile_i8mm;
 
 typedef struct {
     ec_gemm_s8c_tile_fn *tile;

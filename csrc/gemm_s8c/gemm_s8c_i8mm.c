@@ -10,8 +10,6 @@ EC_TARGET_BEGIN("i8mm")
 
 #include "gemm_s8c_neon.h"
 
-ec_gemm_s8c_tile_fn ec_gemm_s8c_tile_neondot;
-
 /* As inline asm: see gemm_s8c_neondot.c. Volatile keeps the order: else gcc and clang run out of registers. */
 EC_INLINE int32x4_t dot(int32x4_t acc, int8x16_t x, int8x16_t w)
 {

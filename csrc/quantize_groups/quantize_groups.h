@@ -11,6 +11,7 @@ static inline int64_t ec_group_bytes(int64_t group, int64_t rows) { return (grou
 
 /* Quantises mr rows (1 .. EC_TALL_ROWS) of k floats, ldx floats apart, as ec_quantize_groups says, into such a panel. */
 typedef void ec_quantize_groups_fn(int mr, int64_t k, int64_t group, const float *x, int64_t ldx, int factor, int8_t *panel);
+ec_quantize_groups_fn ec_quantize_groups_scalar, ec_quantize_groups_avx2, ec_quantize_groups_avx512, ec_quantize_groups_neon;
 
 /* The factor of a panel's sums that the tile of such weights wants. Where all codes have the same zero: minus that, so that int32 sums
  * can begin at what stands in the panel. With zero points: -1, for a product with the zero of each output. With offsets: 1, the sum

@@ -7,6 +7,7 @@
  * k rounded up to 16, the rest quantised zeros, every byte XORed with `flip`. scale[mr], zero[mr]. `panel` holds ec_panel_bytes(k, mr)
  * bytes. */
 typedef void ec_quantize_rows_fn(int mr, int64_t k, const float *x, int64_t ldx, uint8_t flip, uint8_t *panel, float *scale, int32_t *zero);
+ec_quantize_rows_fn ec_quantize_rows_scalar, ec_quantize_rows_avx2, ec_quantize_rows_avx512, ec_quantize_rows_neon;
 
 static inline int64_t ec_panel_bytes(int64_t k, int64_t rows) { return ec_div_up(k, 16) * 16 * rows; }
 

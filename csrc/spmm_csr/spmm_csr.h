@@ -18,32 +18,39 @@ typedef struct {
     int ahead;      /* prefetch entries. Not read for pairs */
 } ec_csr_block;
 typedef void ec_spmm_csr_fn(int lanes, const ec_csr_block *b); /* lanes: 8, 16, 32, 48 or 64 */
+ec_spmm_csr_fn ec_spmm_csr_scalar, ec_spmm_csr_avx2, ec_spmm_csr_avx512, ec_spmm_csr_neon;
 
 /* The same for pairs of rows, `rows` of them: order[i][2]; count[i][3] says how many inputs both have, then only the first, then only
  * the second. Entries follow in that order: in `local` an input of both once, in `value` its two values side by side. lanes: 16, 32,
  * ... 128. */
 typedef void ec_csr_pairs_fn(int lanes, const ec_csr_block *b);
+ec_csr_pairs_fn ec_csr_pairs_avx512;
 
 /* x in lanes, as ec_transpose_f32_fn makes them, but nothing is written past the end; lanes: a multiple of 16. */
 typedef void ec_csr_pack_fn(int64_t tokens, int64_t k, const float *x, int64_t ldx, float *out, int64_t lanes);
+ec_csr_pack_fn ec_csr_pack_avx512;
 
 /* y[t][r] = sums[r][t] + bias[r], then relu if set, for r < rows and t < tokens <= lanes; lanes: a multiple of 16. bias may be NULL. */
 typedef void ec_csr_finish_fn(int64_t rows, int64_t tokens, const float *sums, int64_t lanes, const float *bias, int relu, float *y,
                               int64_t ldy);
+ec_csr_finish_fn ec_csr_finish_avx512;
 
 /* sums[row1 - row0] = rows row0 .. row1 - 1 of w times one token x[k]. With int8 codes x holds q - zero, and each sum is exact and
  * rounded once. */
 typedef void ec_spmv_csr_fn(const ec_csr *w, int64_t row0, int64_t row1, const float *x, float *sums);
+ec_spmv_csr_fn ec_spmv_csr_scalar, ec_spmv_csr_avx2, ec_spmv_csr_avx512, ec_spmv_csr_avx512fp16;
 
 /* The same from the masks of w (csr_masks.c), float32: a row has 4 * words bytes of them, x 32 * words inputs. May read 32 bytes from
  * the last entry of these rows on. */
 typedef void ec_spmv_masks_fn(const ec_csr *w, const uint8_t *mask, int64_t words, int64_t row0, int64_t row1, const float *x, float *sums);
+ec_spmv_masks_fn ec_spmv_masks_avx2, ec_spmv_masks_avx512;
 
 /* The same for 1 .. EC_MASKS_TOKENS tokens x[tokens][ldx], to sums[tokens][ld]. finite: whether all of x is. A sum has the same bits
  * whatever other rows and tokens the call has. */
 enum { EC_MASKS_TOKENS = 4 };
 typedef void ec_spmm_masks_fn(const ec_csr *w, const uint8_t *mask, int64_t words, int64_t row0, int64_t row1, int tokens, int finite,
                               const float *x, int64_t ldx, float *sums, int64_t ld);
+ec_spmm_masks_fn ec_spmm_masks_avx512;
 
 /* A weight in slices of 16 rows: see csr_sell.c. */
 typedef struct {
@@ -61,6 +68,7 @@ enum { EC_SELL_WINDOW = 128 }; /* rows that are sorted together before they are 
 
 /* y[row] for the rows of the slices slice0 .. slice1 - 1 of a weight of n rows, as ec_spmv_csr_fn. */
 typedef void ec_spmv_sell_fn(const ec_csr *w, const ec_sell *f, int64_t n, int64_t slice0, int64_t slice1, const float *x, float *y);
+ec_spmv_sell_fn ec_spmv_sell_avx512, ec_spmv_sell_avx512fp16;
 
 /* Where the parts of a form are, see csr_form.c. */
 typedef struct {

@@ -15,8 +15,6 @@ EC_INLINE vec vfma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
 
 #include "csr_block.h"
 
-ec_spmm_csr_fn ec_spmm_csr_avx2;
-
 void ec_spmm_csr_avx512(int lanes, const ec_csr_block *b)
 {
     switch (lanes) {

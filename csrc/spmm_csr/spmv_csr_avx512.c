@@ -38,8 +38,6 @@ EC_INLINE __m512 turn(const entries *w, int64_t e, __mmask16 m, __m512 acc)
     return _mm512_mask3_fmadd_ps(entry, x, acc, m);
 }
 
-ec_spmv_csr_fn ec_spmv_csr_avx2;
-
 void ec_spmv_csr_avx512(const ec_csr *w, int64_t row0, int64_t row1, const float *x, float *sums)
 {
     if (!w->short_indices) /* so wide a matrix has short rows, as a rule */

@@ -5,6 +5,7 @@
 
 /* A float32 tile (ec_gemm_f32_tile) of one panel of weights, in which kept input e is line input[e] of t->x, [..][mr]. */
 typedef void ec_spmm_nm_tile_fn(int mr, const ec_gemm_f32_tile *t, const int32_t *input);
+ec_spmm_nm_tile_fn ec_spmm_nm_tile_avx2, ec_spmm_nm_tile_avx512;
 
 /* 1 to 8 rows times a panel of outputs with places of their own. Kept input e of each output is among 16 neighbouring inputs of x from
  * window[e] on, at base[e] | place. All 16 are read, wherever x ends.
@@ -26,6 +27,7 @@ typedef struct {
     int cols, relu;
 } ec_nm_rows;
 typedef void ec_nm_rows_fn(int mr, const ec_nm_rows *p);
+ec_nm_rows_fn ec_nm_rows_scalar, ec_nm_rows_avx512;
 
 /* The driver of these kernels, of float32 weights of block 1. The workspace query is ec_spmm_nm_workspace. */
 size_t ec_nm_rows_workspace(int64_t m, int64_t k, const ec_nm *w);
@@ -44,6 +46,7 @@ typedef struct {
     int64_t ahead_lines;  /* in cache lines */
 } ec_nm_lanes;
 typedef void ec_nm_lanes_fn(int lanes, const ec_nm_lanes *t);
+ec_nm_lanes_fn ec_nm_lanes_avx512fp16;
 
 /* The driver with tokens in the lanes, and whether it is faster. The workspace query is ec_spmm_nm_workspace. */
 int ec_nm_in_lanes(int64_t m, const ec_nm *w);
@@ -53,6 +56,7 @@ int ec_nm_by_lanes(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx,
 
 /* input[kept] = the kept inputs of a block of outputs: for each the first input of its group, group[kept], plus its place in `words`. */
 typedef void ec_nm_inputs_fn(int bits, int64_t kept, const uint32_t *words, const int32_t *group, int32_t *input);
+ec_nm_inputs_fn ec_nm_inputs_scalar, ec_nm_inputs_avx512;
 
 /* Inputs that each output keeps; bits of a place; words of 32 bits that hold the places of an output or a block. */
 static inline int64_t ec_nm_kept(int64_t k, const ec_nm *w) { return k / w->m * w->n + EC_MIN(w->n, k % w->m); }
@@ -78,6 +82,7 @@ static inline int ec_nm_place(const uint32_t *words, int64_t stride, int bits, i
 /* Gathers the inputs input[4 * quads] of an int8 activation panel [..][mr][4] into a panel [quads][mr][4]. paired: every two inputs are
  * of the same quad. May read and write 32 bytes from the last quad on, wherever the panel ends. */
 typedef void ec_gather_s8_fn(int mr, int paired, int64_t quads, const uint8_t *x, const int32_t *input, uint8_t *out);
+ec_gather_s8_fn ec_gather_s8_scalar, ec_gather_s8_avx2;
 
 typedef struct {
     ec_spmm_nm_tile_fn *tile; /* or NULL: gather, then gemm_f32 */

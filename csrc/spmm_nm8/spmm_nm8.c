@@ -7,8 +7,6 @@
 #include "../activation/activation.h"
 #include "../quantize_rows/quantize_rows.h"
 
-ec_spmm_nm8_fn ec_spmm_nm8_scalar;
-
 enum {
     ROWS = 128,            /* rows that pass by a group of panels before the next group: a block of their bytes stays in L2 */
     FEW = 16,

@@ -23,6 +23,7 @@ typedef struct {
     uint8_t *scratch;        /* EC_NM8_SCRATCH bytes, aligned to 64 */
 } ec_nm8_panel;
 typedef void ec_spmm_nm8_fn(const ec_nm8_panel *p);
+ec_spmm_nm8_fn ec_spmm_nm8_scalar, ec_spmm_nm8_avx2, ec_spmm_nm8_avx512vbmi;
 
 /* Byte b is where in the window entry b of quad q of output c is. */
 static inline uint32_t ec_nm_take(const ec_nm8_panel *p, int64_t q, int c)
@@ -50,8 +51,11 @@ typedef struct {
     int32_t *sums;         /* scratch [16][64], aligned to 64 */
 } ec_planes_s8;
 typedef void ec_planes_s8_fn(const ec_planes_s8 *p);
+ec_planes_s8_fn ec_planes_s8_avx512vnni, ec_planes_s8_avx512fp16;
+
 /* planes[4 * quads][64] from 8 activation panels [quads][8][4], `panel` bytes apart. */
 typedef void ec_planes_s8_pack_fn(int64_t quads, const uint8_t *panels, int64_t panel, uint8_t *planes);
+ec_planes_s8_pack_fn ec_planes_s8_pack_avx512vnni;
 
 /* The driver with planes, and whether it is faster. The workspace query is ec_spmm_nm_workspace. */
 int ec_nm8_in_planes(int64_t m, const ec_nm *w);
