@@ -428,6 +428,8 @@ ec_activation_fn *ec_use_activation(void) { CHOOSE(ACTIVATION, i) return ACTIVAT
 const ec_kd_loss_impl *ec_use_kd_loss(void) { CHOOSE(KD_LOSS, i) return KD_LOSS[i].impl; }
 ec_crc32_fn *ec_use_crc32(void) { CHOOSE(CRC32, i) return CRC32[i].fn; }
 
+/* ---- what explain names ---------------------------------------------------------------------------------------------- */
+
 static int later(int isa, int other) { return isa > other ? isa : other; }
 
 const char *ec_variant(const char *op)
@@ -447,32 +449,24 @@ const char *ec_variant(const char *op)
     CHOOSE(ACTIVATION, act)
     CHOOSE(KD_LOSS, kd)
     CHOOSE(CRC32, crc)
-    if (!strcmp(op, "gemm_s8c"))
-        return ISA_NAMES[GEMM_S8C[s8c].isa];
-    if (!strcmp(op, "spmm_nm8")) /* the tile of few rows, and its own */
-        return ISA_NAMES[later(GEMM_S8C[gemm_s8c_entry(1)].isa, later(SPMM_NM8[nm8].isa, PLANES_S8[planes].isa))];
-    if (!strcmp(op, "gemm_f32"))
-        return ISA_NAMES[GEMM_F32[f32].isa];
-    if (!strcmp(op, "spmm_nm")) /* the same */
-        return ISA_NAMES[later(GEMM_F32[f32].isa, NM_LANES[lanes].isa)];
-    if (!strcmp(op, "gemm_s4g"))
-        return ISA_NAMES[GEMM_S4G[s4g].isa];
-    if (!strcmp(op, "gemm_s8g"))
-        return ISA_NAMES[GEMM_S8G[s8g].isa];
-    if (!strcmp(op, "spmm_csr"))
-        return ISA_NAMES[later(SPMM_CSR[csr].isa, SPMV_CSR[row].isa)];
-    if (!strcmp(op, "spmm_csr8"))
-        return ISA_NAMES[later(SPMM_CSR8[csr8].isa, SPMV_CSR[row].isa)];
-    if (!strcmp(op, "quantize_groups"))
-        return ISA_NAMES[QUANTIZE_GROUPS[groups].isa];
-    if (!strcmp(op, "quantize_rows"))
-        return ISA_NAMES[QUANTIZE_ROWS[rows].isa];
-    if (!strcmp(op, "activation"))
-        return ISA_NAMES[ACTIVATION[act].isa];
-    if (!strcmp(op, "kd_loss"))
-        return ISA_NAMES[KD_LOSS[kd].isa];
-    if (!strcmp(op, "crc32"))
-        return ISA_NAMES[CRC32[crc].isa];
+    const struct { const char *op; int isa; } served[] = {
+        {"gemm_f32", GEMM_F32[f32].isa},
+        {"gemm_s8c", GEMM_S8C[s8c].isa},
+        {"gemm_s4g", GEMM_S4G[s4g].isa},
+        {"gemm_s8g", GEMM_S8G[s8g].isa},
+        {"spmm_csr", later(SPMM_CSR[csr].isa, SPMV_CSR[row].isa)},
+        {"spmm_csr8", later(SPMM_CSR8[csr8].isa, SPMV_CSR[row].isa)},
+        {"spmm_nm", later(GEMM_F32[f32].isa, NM_LANES[lanes].isa)}, /* the dense tile, or kernels of its own */
+        {"spmm_nm8", later(GEMM_S8C[gemm_s8c_entry(1)].isa, later(SPMM_NM8[nm8].isa, PLANES_S8[planes].isa))}, /* likewise */
+        {"quantize_rows", QUANTIZE_ROWS[rows].isa},
+        {"quantize_groups", QUANTIZE_GROUPS[groups].isa},
+        {"activation", ACTIVATION[act].isa},
+        {"kd_loss", KD_LOSS[kd].isa},
+        {"crc32", CRC32[crc].isa},
+    };
+    for (size_t i = 0; i < sizeof served / sizeof *served; i++)
+        if (!strcmp(op, served[i].op))
+            return ISA_NAMES[served[i].isa];
     return NULL;
 }
 
@@ -520,6 +514,8 @@ const char *ec_variant_for(const char *op, int64_t m, int64_t form)
         return nm_variant(m, (int)form);
     return !strcmp(op, "spmm_nm8") ? nm8_variant(m, (int)form) : ec_variant(op);
 }
+
+/* ---- the cap --------------------------------------------------------------------------------------------------------- */
 
 static int isa_index(const char *name)
 {
