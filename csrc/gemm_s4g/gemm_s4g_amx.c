@@ -88,10 +88,10 @@ EC_INLINE void square(int below, int kind, int mr, int parts, const ec_gemm_sg_t
         const __m512 offset = kind == EC_ZERO_OFFSET ? floats(record, t->scale_bytes, 1, v) : _mm512_setzero_ps();
 #pragma GCC unroll 16
         for (int i = 0; i < SQUARE; i++) {
-            const __m512 sx = _mm512_castsi512_ps(bcast(scale + 4 * i));
+            const __m512 sx = _mm512_castsi512_ps(bcast_quad(scale + 4 * i));
             y[i] = _mm512_add_ps(y[i], _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sums[g % 2][i])), _mm512_mul_ps(sx, sw)));
             if (kind == EC_ZERO_OFFSET)
-                y[i] = _mm512_add_ps(y[i], _mm512_mul_ps(_mm512_cvtepi32_ps(bcast(sum + 4 * i)), _mm512_mul_ps(sx, offset)));
+                y[i] = _mm512_add_ps(y[i], _mm512_mul_ps(_mm512_cvtepi32_ps(bcast_quad(sum + 4 * i)), _mm512_mul_ps(sx, offset)));
         }
     }
 #pragma GCC unroll 16

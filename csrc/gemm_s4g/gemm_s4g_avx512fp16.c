@@ -25,7 +25,7 @@ EC_INLINE void half(int mr, int kind, int v, int ahead, const ec_gemm_sg_tile *t
         __m512i acc[12];
 #pragma GCC unroll 12
         for (int i = 0; i < mr; i++)
-            acc[i] = start(kind, t, w, v, bcast(sum + 4 * i));
+            acc[i] = start(kind, t, w, v, bcast_quad(sum + 4 * i));
         for (int q = t->quads; q > 0; q -= 4) {
 #pragma GCC unroll 2
             for (int l = 0; l < 2; l++, codes += 128, x += 8 * mr) {
@@ -45,7 +45,7 @@ EC_INLINE void half(int mr, int kind, int v, int ahead, const ec_gemm_sg_tile *t
         const __m512 sw = floats(w, scale_bytes, 0, v);
 #pragma GCC unroll 12
         for (int i = 0; i < mr; i++) {
-            y[i] = _mm512_add_ps(y[i], _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i]), _mm512_mul_ps(_mm512_castsi512_ps(bcast(sx + 4 * i)), sw)));
+            y[i] = _mm512_add_ps(y[i], _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i]), _mm512_mul_ps(_mm512_castsi512_ps(bcast_quad(sx + 4 * i)), sw)));
             __asm__ volatile("" : "+v"(y[i])); /* row by row: gcc would convert all sums first, which costs 4 % */
         }
         if (kind != EC_ZERO_OFFSET)
@@ -53,7 +53,7 @@ EC_INLINE void half(int mr, int kind, int v, int ahead, const ec_gemm_sg_tile *t
         const __m512 offset = floats(w, scale_bytes, 1, v);
 #pragma GCC unroll 12
         for (int i = 0; i < mr; i++)
-            y[i] = _mm512_add_ps(y[i], _mm512_mul_ps(_mm512_cvtepi32_ps(bcast(sum + 4 * i)), _mm512_mul_ps(_mm512_castsi512_ps(bcast(sx + 4 * i)), offset)));
+            y[i] = _mm512_add_ps(y[i], _mm512_mul_ps(_mm512_cvtepi32_ps(bcast_quad(sum + 4 * i)), _mm512_mul_ps(_mm512_castsi512_ps(bcast_quad(sx + 4 * i)), offset)));
     }
 #pragma GCC unroll 12
     for (int i = 0; i < mr; i++)

@@ -1,6 +1,8 @@
 /* The grouped tile with vpdpbusd: up to 6 rows x 32 columns, 12 ZMM of int32 sums and 12 of floats. Included inside an AVX-512 VNNI
  * target region. Codes are the unsigned operand as they are; the sums of a group begin at -zero * sum(x), which costs nothing. The two
  * products that scale a sum compete with the dot products: in groups of 32, 8 of 10 is the most. */
+#include "../zmm.h"
+
 enum { AHEAD = 6144 }; /* bytes to prefetch ahead */
 
 /* Prefetches two lines into L1 and, if `ahead` is 2, two much farther ahead into L2: one is asked for, and the CPU brings its neighbour
@@ -26,13 +28,6 @@ EC_INLINE __m512i dot_quad(__m512i acc, __m512i u8, const int8_t *x)
     return acc;
 }
 
-EC_INLINE __m512i bcast(const void *x)
-{
-    int32_t v;
-    memcpy(&v, x, 4);
-    return _mm512_set1_epi32(v);
-}
-
 EC_INLINE __m512 floats(const uint8_t *record, int scale_bytes, int which, int v)
 {
     const uint8_t *at = record + scale_bytes * (EC_STRIP * which + 16 * v);
@@ -49,11 +44,11 @@ EC_INLINE __m512i start(int kind, const ec_gemm_sg_tile *t, const uint8_t *w, in
     return kind == EC_ZERO_OFFSET ? _mm512_setzero_si512() : sum;
 }
 
-/* Bias, relu, y of vector v: see gemm_s8c_zmm.h. */
+/* Bias, relu, y of vector v. */
 EC_INLINE void finish(int mr, const ec_gemm_sg_tile *t, int v, const __m512 *y)
 {
     const __m512 nan = _mm512_castsi512_ps(_mm512_set1_epi32(0x7FC00000));
-    const __m512i fix = _mm512_set1_epi32(t->relu ? 0x18181800 : 0x11111100);
+    const __m512i fix = _mm512_set1_epi32(t->relu ? FIX_NAN_AND_RELU : FIX_NAN);
     const int left = t->cols - 16 * v;
     const __mmask16 mask = left >= 16 ? 0xFFFF : left > 0 ? (__mmask16)((1u << left) - 1) : 0;
     const __m512 bias = _mm512_maskz_loadu_ps(mask, t->bias + 16 * v);
@@ -69,7 +64,7 @@ EC_INLINE void line(int mr, int bits, const uint8_t *codes, const int8_t *x, __m
     const __m512i low0 = bits == 8 ? v0 : _mm512_and_si512(v0, nibble), low1 = bits == 8 ? v1 : _mm512_and_si512(v1, nibble);
 #pragma GCC unroll 6
     for (int i = 0; i < mr; i++) {
-        const __m512i a = bcast(x + 4 * i);
+        const __m512i a = bcast_quad(x + 4 * i);
         acc[i][0] = dot(acc[i][0], low0, a);
         acc[i][1] = dot(acc[i][1], low1, a);
     }
@@ -78,7 +73,7 @@ EC_INLINE void line(int mr, int bits, const uint8_t *codes, const int8_t *x, __m
     const __m512i high0 = _mm512_and_si512(_mm512_srli_epi16(v0, 4), nibble), high1 = _mm512_and_si512(_mm512_srli_epi16(v1, 4), nibble);
 #pragma GCC unroll 6
     for (int i = 0; i < mr; i++) {
-        const __m512i a = bcast(x + 4 * (mr + i));
+        const __m512i a = bcast_quad(x + 4 * (mr + i));
         acc[i][0] = dot(acc[i][0], high0, a);
         acc[i][1] = dot(acc[i][1], high1, a);
     }
@@ -106,7 +101,7 @@ EC_INLINE void tile(int mr, int bits, int kind, int ahead, const ec_gemm_sg_tile
             }
 #pragma GCC unroll 6
         for (int i = 0; i < mr; i++) {
-            const __m512i s = bcast(sum + 4 * i);
+            const __m512i s = bcast_quad(sum + 4 * i);
             acc[i][0] = start(kind, t, w, 0, s);
             acc[i][1] = start(kind, t, w, 1, s);
         }
@@ -124,13 +119,13 @@ EC_INLINE void tile(int mr, int bits, int kind, int ahead, const ec_gemm_sg_tile
             const __m512 sw = floats(w, scale_bytes, 0, v);
 #pragma GCC unroll 6
             for (int i = 0; i < mr; i++)
-                y[v][i] = _mm512_add_ps(y[v][i], _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i][v]), _mm512_mul_ps(_mm512_castsi512_ps(bcast(sx + 4 * i)), sw)));
+                y[v][i] = _mm512_add_ps(y[v][i], _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i][v]), _mm512_mul_ps(_mm512_castsi512_ps(bcast_quad(sx + 4 * i)), sw)));
             if (kind != EC_ZERO_OFFSET)
                 continue;
             const __m512 offset = floats(w, scale_bytes, 1, v);
 #pragma GCC unroll 6
             for (int i = 0; i < mr; i++)
-                y[v][i] = _mm512_add_ps(y[v][i], _mm512_mul_ps(_mm512_cvtepi32_ps(bcast(sum + 4 * i)), _mm512_mul_ps(_mm512_castsi512_ps(bcast(sx + 4 * i)), offset)));
+                y[v][i] = _mm512_add_ps(y[v][i], _mm512_mul_ps(_mm512_cvtepi32_ps(bcast_quad(sum + 4 * i)), _mm512_mul_ps(_mm512_castsi512_ps(bcast_quad(sx + 4 * i)), offset)));
         }
     }
     finish(mr, t, 0, y[0]);
@@ -147,7 +142,7 @@ EC_INLINE void one_row(int bits, int kind, int scale_bytes, int ahead, const ec_
     for (int64_t g = 0; g < t->groups; g++, w += t->record, x += 8) {
         const uint8_t *codes = w + t->header;
         const int8_t *sx = x + 4 * t->quads, *sum = sx + 4;
-        const __m512i s = bcast(sum);
+        const __m512i s = bcast_quad(sum);
         if (ahead)
             _mm_prefetch((const char *)w + AHEAD, _MM_HINT_T0);
         __m512i even[2] = {start(kind, t, w, 0, s), start(kind, t, w, 1, s)}, odd[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
@@ -168,7 +163,7 @@ EC_INLINE void one_row(int bits, int kind, int scale_bytes, int ahead, const ec_
 #pragma GCC unroll 2
         for (int v = 0; v < 2; v++) {
             const __m512i acc = _mm512_add_epi32(even[v], bits == 4 ? _mm512_srai_epi32(odd[v], 4) : odd[v]);
-            const __m512 scale = _mm512_castsi512_ps(bcast(sx));
+            const __m512 scale = _mm512_castsi512_ps(bcast_quad(sx));
             y[v] = _mm512_add_ps(y[v], _mm512_mul_ps(_mm512_cvtepi32_ps(acc), _mm512_mul_ps(scale, floats(w, scale_bytes, 0, v))));
             if (kind == EC_ZERO_OFFSET)
                 y[v] = _mm512_add_ps(y[v], _mm512_mul_ps(_mm512_cvtepi32_ps(s), _mm512_mul_ps(scale, floats(w, scale_bytes, 1, v))));

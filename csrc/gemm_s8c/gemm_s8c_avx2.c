@@ -27,7 +27,7 @@ EC_INLINE void tile(int mr, int nv, const ec_gemm_s8c_tile *t)
                 _mm_prefetch((const char *)w + v * t->panel + EC_NEAR_AHEAD, _MM_HINT_T0);
 #pragma GCC unroll 3
         for (int i = 0; i < mr; i++) {
-            const __m256i signed_x = quad(x + 4 * i), size_x = _mm256_abs_epi8(signed_x);
+            const __m256i signed_x = bcast_quad(x + 4 * i), size_x = _mm256_abs_epi8(signed_x);
 #pragma GCC unroll 4
             for (int h = 0; h < 2 * nv; h++) {
                 const __m256i b = _mm256_loadu_si256((const __m256i *)(w + h / 2 * t->panel + h % 2 * 32));

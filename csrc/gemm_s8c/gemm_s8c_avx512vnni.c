@@ -9,13 +9,6 @@ EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,prfchw")
 
 #include "gemm_s8c_zmm.h"
 
-EC_INLINE __m512i quad(const uint8_t *x)
-{
-    int32_t v;
-    memcpy(&v, x, 4);
-    return _mm512_set1_epi32(v);
-}
-
 /* unroll: how many quads are summed separately, so that small tiles still have enough independent sums. */
 EC_INLINE void tile(int mr, int nv, int unroll, const ec_gemm_s8c_tile *t)
 {
@@ -69,7 +62,7 @@ EC_INLINE void tile(int mr, int nv, int unroll, const ec_gemm_s8c_tile *t)
                         _mm_prefetch((const char *)w + v * t->panel + 64 * u + EC_NEAR_AHEAD, _MM_HINT_T0);
 #pragma GCC unroll 8
                 for (int i = 0; i < mr; i++) {
-                    const __m512i a = quad(x + 4 * (mr * u + i));
+                    const __m512i a = bcast_quad(x + 4 * (mr * u + i));
 #pragma GCC unroll 3
                     for (int v = 0; v < nv; v++)
                         if (u)
@@ -84,7 +77,7 @@ EC_INLINE void tile(int mr, int nv, int unroll, const ec_gemm_s8c_tile *t)
         for (int i = 0; i < mr; i++)
 #pragma GCC unroll 3
             for (int v = 0; v < nv; v++)
-                acc[i][v] = dot(acc[i][v], quad(x + 4 * i), _mm512_loadu_si512(w + v * t->panel));
+                acc[i][v] = dot(acc[i][v], bcast_quad(x + 4 * i), _mm512_loadu_si512(w + v * t->panel));
 #pragma GCC unroll 8
     for (int i = 0; i < mr; i++)
 #pragma GCC unroll 3

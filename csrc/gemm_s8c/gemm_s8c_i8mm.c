@@ -30,7 +30,7 @@ EC_INLINE int8x16_t zip_high(int8x16_t q0, int8x16_t q1)
 /* One quad of two rows, in the low half; a row without a partner is its own partner. */
 EC_INLINE int8x16_t pair(int alone, const uint8_t *x)
 {
-    return alone ? quad(x) : vreinterpretq_s8_u8(vcombine_u8(vld1_u8(x), vdup_n_u8(0)));
+    return alone ? bcast_quad(x) : vreinterpretq_s8_u8(vcombine_u8(vld1_u8(x), vdup_n_u8(0)));
 }
 
 EC_INLINE void two_quads(int mr, int32x4_t acc[3][8], const uint8_t *x, const int8_t *w, int second)

@@ -1,11 +1,6 @@
 /* What the NEON int8 tiles share: they take one panel, x as q - 128, and start their sums at 0. Included inside their target region. */
 
-EC_INLINE int8x16_t quad(const uint8_t *x)
-{
-    int32_t v;
-    memcpy(&v, x, 4);
-    return vreinterpretq_s8_s32(vdupq_n_s32(v));
-}
+#include "../neon.h"
 
 /* 4 columns of one row: quarter h of the panel. Promise 1 (docs/numerics.md) fixes the order and forbids fma. */
 EC_INLINE void finish(const ec_gemm_s8c_tile *t, int i, int h, int32x4_t acc)

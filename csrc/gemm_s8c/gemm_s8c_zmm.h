@@ -1,4 +1,5 @@
 /* What the 512-bit int8 kernels, dense and N:M, share. Included inside their target region. */
+#include "../zmm.h"
 
 /* As inline asm: gcc's partial-redundancy pass copies and spills the accumulators of the intrinsic (a factor of two). */
 EC_INLINE __m512i dot(__m512i acc, __m512i u8, __m512i s8)
@@ -19,9 +20,7 @@ EC_INLINE columns columns_of(const ec_gemm_s8c_tile *t, int v)
 {
     const int left = t->cols - 16 * v;
     const __mmask16 mask = left >= 16 ? 0xFFFF : (__mmask16)((1u << left) - 1);
-    /* vfixupimm: a response per class of y, lowest nibble first: qnan, snan, zero, one, -inf, inf, negative, positive.
-     * 0 keeps the first operand (our NaN), 1 takes y, 8 gives +0. One instruction for relu and the NaN rule. */
-    const __m512i fix = _mm512_set1_epi32(t->relu ? 0x18181800 : 0x11111100);
+    const __m512i fix = _mm512_set1_epi32(t->relu ? FIX_NAN_AND_RELU : FIX_NAN);
     return (columns){_mm512_loadu_ps(t->sw + 16 * v), _mm512_maskz_loadu_ps(mask, t->bias + 16 * v), fix, mask};
 }
 

@@ -5,6 +5,8 @@
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl")
 
+#include "../zmm.h"
+
 enum { GROUPS = 16 };
 
 EC_INLINE __m512i load(int whole, const float *x, int64_t left)
@@ -13,7 +15,7 @@ EC_INLINE __m512i load(int whole, const float *x, int64_t left)
         return _mm512_loadu_si512(x);
     if (left <= 0) /* x may lie past the array */
         return _mm512_setzero_si512();
-    return _mm512_maskz_loadu_epi32((__mmask16)((1u << left) - 1), x);
+    return _mm512_maskz_loadu_epi32(first_lanes(left), x);
 }
 
 EC_INLINE __m512i either(int sum, __m512i a, __m512i b) { return sum ? _mm512_add_epi32(a, b) : _mm512_max_epu32(a, b); }

@@ -8,6 +8,8 @@
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,prfchw")
 
+#include "../zmm.h"
+
 enum { ROWS = 8, CHAINS = 4, AHEAD = 4096 /* bytes of weights to prefetch: 8192 push x out of L1 */ };
 
 /* Adds a kept input, whose place is in the lowest bits of each lane of `places`. */
@@ -50,7 +52,7 @@ EC_INLINE void rows(int mr, int bits, int chains, const ec_nm_rows *p)
     }
     const __mmask16 mask = p->cols >= 16 ? 0xFFFF : (__mmask16)((1u << p->cols) - 1);
     const __m512 bias = _mm512_maskz_loadu_ps(mask, p->bias);
-    const __m512i relu = _mm512_set1_epi32(0x18181800); /* see gemm_s8c_zmm.h */
+    const __m512i relu = _mm512_set1_epi32(FIX_NAN_AND_RELU);
 #pragma GCC unroll 8
     for (int i = 0; i < mr; i++) {
 #pragma GCC unroll 4

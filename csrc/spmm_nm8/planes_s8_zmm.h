@@ -63,9 +63,7 @@ EC_INLINE void outputs(int first, int count, enum source source, enum ahead ahea
         }
 #pragma GCC unroll 6
         for (int r = 0; r < count; r++) {
-            int32_t four;
-            memcpy(&four, w + 4 * r, 4);
-            const __m512i weights = _mm512_set1_epi32(four);
+            const __m512i weights = bcast_quad(w + 4 * r);
 #pragma GCC unroll 4
             for (int z = 0; z < 4; z++)
                 acc[r][z] = dot(acc[r][z], x[z], weights);
