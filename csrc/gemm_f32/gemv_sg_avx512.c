@@ -5,6 +5,8 @@
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl")
 
+#include "../gemm_s4g/record_zmm.h"
+
 enum { LANES = 16, CHAINS = 2 };
 typedef __m512 vec;
 
@@ -24,16 +26,7 @@ EC_INLINE vec field(vec v, vec mask, vec magic)
     return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(a, b, c, 0xEA)); /* a & b | c */
 }
 
-EC_INLINE vec bytes(const uint8_t *at)
-{
-    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)at)));
-}
-
-EC_INLINE vec floats(const uint8_t *record, int scale_bytes, int which, int h)
-{
-    const uint8_t *at = record + scale_bytes * (EC_STRIP * which + LANES * h);
-    return scale_bytes == 2 ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)at)) : words(at);
-}
+EC_INLINE vec bytes(const uint8_t *at) { return _mm512_cvtepi32_ps(zeros_at(at)); }
 
 #include "gemv_sg.h"
 

@@ -25,10 +25,8 @@ EC_INLINE void unpack(int kind, const ec_gemm_sg_tile *t, const uint8_t *record,
     const __m512i low = _mm512_set1_epi64(kind == EC_ZERO_MIDDLE ? 0x0102040808080808 : 0x0102040800000000);
     const __m512i high = _mm512_set1_epi64(kind == EC_ZERO_MIDDLE ? 0x1020408080808080 : 0x1020408000000000);
     __m512i zero = _mm512_setzero_si512();
-    if (kind == EC_ZERO_POINT) {
-        const uint8_t *points = ec_record_zeros(record, t->scale_bytes) + SQUARE * v;
-        zero = _mm512_mullo_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)points)), _mm512_set1_epi32(0x01010101));
-    }
+    if (kind == EC_ZERO_POINT) /* in each of the four bytes */
+        zero = _mm512_mullo_epi32(zeros_at(ec_record_zeros(record, t->scale_bytes) + SQUARE * v), _mm512_set1_epi32(0x01010101));
     for (int q = 0; q < t->quads; q += 2, codes += 128, to += 128) {
         const __m512i c = _mm512_loadu_si512(codes);
         if (kind == EC_ZERO_MIDDLE) {

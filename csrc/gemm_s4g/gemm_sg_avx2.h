@@ -4,14 +4,9 @@
  * vpmaddwd widens them all: 2.1 instructions per 32 products where full-range bytes take 4. A byte is two nibbles: 16 * high + low.
  * The int16 sums stay in registers, 8 of them in the loop of several rows; y, and the int32 sums of longer groups, live in L1. */
 #include "../ymm.h"
+#include "record_ymm.h"
 
 enum { H = EC_STRIP / 8, AHEAD = 1536 }; /* bytes to prefetch ahead */
-
-EC_INLINE __m256 floats(const uint8_t *record, int scale_bytes, int which, int h)
-{
-    const uint8_t *at = record + scale_bytes * (EC_STRIP * which + 8 * h);
-    return scale_bytes == 2 ? _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)at)) : _mm256_loadu_ps((const float *)(const void *)at);
-}
 
 EC_INLINE __m256i pair(__m256i a, __m256i b) { return _mm256_add_epi16(a, b); }
 
@@ -36,8 +31,7 @@ EC_INLINE __m256i start(int kind, int scale_bytes, const uint8_t *w, int h, int3
         return _mm256_setzero_si256();
     if (kind == EC_ZERO_MIDDLE)
         return _mm256_set1_epi32(sum);
-    const __m128i zeros = _mm_loadl_epi64((const __m128i *)(const void *)(ec_record_zeros(w, scale_bytes) + 8 * h));
-    return _mm256_mullo_epi32(_mm256_cvtepu8_epi32(zeros), _mm256_set1_epi32(sum));
+    return _mm256_mullo_epi32(zeros_at(ec_record_zeros(w, scale_bytes) + 8 * h), _mm256_set1_epi32(sum));
 }
 
 /* A group is summed. */

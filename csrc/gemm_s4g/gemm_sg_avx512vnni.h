@@ -2,6 +2,7 @@
  * target region. Codes are the unsigned operand as they are; the sums of a group begin at -zero * sum(x), which costs nothing. The two
  * products that scale a sum compete with the dot products: in groups of 32, 8 of 10 is the most. */
 #include "../zmm.h"
+#include "record_zmm.h"
 
 enum { AHEAD = 6144 }; /* bytes to prefetch ahead */
 
@@ -28,19 +29,11 @@ EC_INLINE __m512i dot_quad(__m512i acc, __m512i u8, const int8_t *x)
     return acc;
 }
 
-EC_INLINE __m512 floats(const uint8_t *record, int scale_bytes, int which, int v)
-{
-    const uint8_t *at = record + scale_bytes * (EC_STRIP * which + 16 * v);
-    return scale_bytes == 2 ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)at)) : _mm512_loadu_ps(at);
-}
-
 /* What the sums of vector v begin with: see ec_sum_factor. */
 EC_INLINE __m512i start(int kind, const ec_gemm_sg_tile *t, const uint8_t *w, int v, __m512i sum)
 {
-    if (kind == EC_ZERO_POINT) {
-        const uint8_t *zeros = ec_record_zeros(w, t->scale_bytes) + 16 * v;
-        return _mm512_mullo_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)zeros)), sum);
-    }
+    if (kind == EC_ZERO_POINT)
+        return _mm512_mullo_epi32(zeros_at(ec_record_zeros(w, t->scale_bytes) + 16 * v), sum);
     return kind == EC_ZERO_OFFSET ? _mm512_setzero_si512() : sum;
 }
 
