@@ -64,6 +64,9 @@ static inline int64_t ec_div_up(int64_t a, int64_t b) { return (a + b - 1) / b; 
 /* The distance of rows of so many bytes: an odd number of cache lines, so that the rows do not share a few sets of the cache. */
 static inline int64_t ec_odd_lines(int64_t bytes) { return 64 * (ec_div_up(bytes, 64) | 1); }
 
+/* The first whole cache line from p on: what drivers lay out in a workspace begins there. */
+static inline void *ec_line_from(void *p) { return (void *)(((uintptr_t)p + 63) & ~(uintptr_t)63); }
+
 /* Where range i begins if [0, total) is cut into `parts` nearly equal ranges, 0 <= i <= parts. Tiles of 5 + 5 rows beat 8 + 2. */
 static inline int64_t ec_part(int64_t total, int64_t parts, int64_t i) { return total / parts * i + EC_MIN(total % parts, i); }
 

@@ -209,7 +209,7 @@ static int run(job *j, int threads, void *workspace, size_t size)
     j->panels = ec_div_up(j->n, EC_PANEL);
     j->groups = ec_div_up(j->panels, j->impl->vecs);
     j->tiles = ec_div_up(j->m, j->impl->rows);
-    j->panel = (float *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+    j->panel = ec_line_from(workspace);
     j->scratch = j->panel + panel_at(j->m, j->m, j->k);
     /* A few rows of packed weights are one stream through all of k. */
     j->blocks = j->k == 0 || (j->m <= FEW && packed) ? 1 : ec_div_up(j->k, BLOCK_K);
@@ -283,7 +283,7 @@ int ec_gemm_f32_add(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx
     if (size < ec_gemm_f32_add_workspace(m, n, k))
         return EC_E_WORKSPACE;
     const size_t used = ec_gemm_f32_workspace(m, k, 1, 1);
-    float *panels = (float *)(((uintptr_t)workspace + used + 63) & ~(uintptr_t)63);
+    float *panels = ec_line_from((char *)workspace + used);
     turning t = {.n = n, .k = k, .ldw = ldw, .w = w, .panels = panels};
     if (m == 0 || n == 0 || k == 0)
         return EC_OK;

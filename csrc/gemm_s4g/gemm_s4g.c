@@ -183,7 +183,7 @@ static int run(job *j, int threads, void *workspace, size_t size)
     j->strips = ec_div_up(j->n, EC_STRIP);
     j->tiles = ec_div_up(j->m, tile_rows(j));
     j->row_bytes = row_bytes(j->impl->by_rows, j->k, j->w->group);
-    j->panel = (int8_t *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+    j->panel = ec_line_from(workspace);
     j->permuted = (float *)(void *)(j->panel + j->m * j->row_bytes + 64);
 
     /* 0.1 ns to quantise a value */

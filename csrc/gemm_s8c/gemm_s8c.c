@@ -191,7 +191,7 @@ static int run(job *j, int threads, void *workspace, size_t size)
     j->panels = ec_div_up(j->n, EC_PANEL);
     j->groups = ec_div_up(j->panels, j->impl->vecs);
     j->tiles = ec_div_up(j->m, j->impl->rows);
-    j->panel = (uint8_t *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+    j->panel = ec_line_from(workspace);
     j->sx = (float *)(void *)(j->panel + j->m * j->row_bytes);
     j->zero = (int32_t *)(j->sx + j->m);
 

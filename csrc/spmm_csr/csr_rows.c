@@ -167,7 +167,7 @@ int ec_csr_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx,
     j.masks = by_masks && !w->codes ? ec_use_spmv_masks() : NULL;
     j.few = j.masks && m > 1 ? ec_use_spmm_masks() : NULL;
     j.masks8 = by_masks && w->codes ? ec_use_spmv_masks8() : NULL;
-    j.row = (uint8_t *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+    j.row = ec_line_from(workspace);
     threads = ec_csr_threads(1, (double)w->indptr[n], threads);
     const int together = !w->codes || j.masks8 ? TOKENS : 1;
     const int64_t shares = m > 1 && !w->codes ? w->indptr[n] / SHARE : 0, least = threads == 1 ? 1 : EC_CHUNKS_PER_THREAD * threads;

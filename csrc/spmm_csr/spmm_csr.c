@@ -281,7 +281,7 @@ static int run(job *j, int threads, void *memory, size_t size)
     j->groups = int8 ? j->units : ec_div_up(j->units, most / 16);
     j->lanes = int8 || j->units == 1 ? one : most;
     const int64_t tokens = ec_div_up(j->m, whole) * whole, wide = ec_panel_bytes(j->k, 1);
-    j->panel = (float *)(((uintptr_t)memory + 63) & ~(uintptr_t)63);
+    j->panel = ec_line_from(memory);
     j->scratch = j->panel + tokens * j->k;
     if (int8) {
         j->q = (uint8_t *)j->panel + 2 * tokens * wide;

@@ -131,7 +131,7 @@ int ec_nm_by_lanes(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx,
     j.blocks = ec_div_up(n, w->block);
     j.groups = padded(m) / LANES;
     j.token_blocks = ec_div_up(j.groups, GROUPS);
-    j.lanes = (float *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+    j.lanes = ec_line_from(workspace);
     j.scratch = (char *)(j.lanes + padded(m) * k);
     j.group = (int32_t *)(void *)(j.scratch + threads * scratch_bytes(k, w));
     ec_nm_groups(j.kept, w, j.group);

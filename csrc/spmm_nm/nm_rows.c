@@ -64,7 +64,7 @@ int ec_nm_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, 
     job j = {.m = m, .n = n, .kept = ec_nm_kept(k, w), .ldx = row_floats(k), .tiles = ec_div_up(m, ROWS), .w = w, .bias = bias, .act = act, .y = y, .ldy = ldy};
     j.rows = ec_use_nm_rows();
     j.activation = ec_use_activation();
-    j.x = (float *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+    j.x = ec_line_from(workspace);
     j.window = (int32_t *)(j.x + m * j.ldx);
     j.base = j.window + j.kept;
     for (int64_t i = 0; i < m; i++) {

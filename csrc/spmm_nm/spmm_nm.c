@@ -244,12 +244,12 @@ static int run(job *j, int threads, void *workspace, size_t size)
     j->panels = ec_div_up(j->n, EC_PANEL);
     j->blocks = ec_div_up(j->n, j->w->block);
     j->tiles = ec_div_up(j->m, int8 ? j->s8c->rows : j->own->tile ? j->own->rows : j->f32->rows);
-    j->panel = (char *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+    j->panel = ec_line_from(workspace);
     j->sx = (float *)(j->panel + panel_at(j->w, j->k, j->m, j->tiles));
     j->zero = (int32_t *)(j->sx + j->m);
     j->group = j->zero + j->m;
     ec_nm_groups(j->kept, j->w, j->group);
-    j->scratch = (char *)(((uintptr_t)(j->group + j->kept) + 63) & ~(uintptr_t)63);
+    j->scratch = ec_line_from(j->group + j->kept);
     j->scratch_bytes = scratch_bytes(j->k, j->w);
 
     ec_parallel(ec_threads_that_pay(threads, 0.06 * (double)j->m * (double)j->k), j->tiles, pack_tile, j);

@@ -152,7 +152,7 @@ int ec_nm8_planes(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, 
     j.blocks = ec_div_up(n, w->block);
     j.tiles = tiles_of(m);
     j.groups = ec_div_up(j.tiles, EC_MIN(j.tiles, j.impl->group_bytes / (plane_bytes(k) + 1) + 1)); /* + 1: k may be 0, or more than fits */
-    j.planes = (uint8_t *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+    j.planes = ec_line_from(workspace);
     j.scratch = j.planes + j.tiles * plane_bytes(k);
     j.sx = (float *)(j.scratch + threads * scratch_bytes(k, w));
     j.zero = (int32_t *)(j.sx + j.tiles * EC_PLANE);

@@ -216,7 +216,7 @@ int ec_spmm_nm8(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, co
     j.activation = ec_use_activation();
     j.halves = in_halves(w);
     j.panels = ec_div_up(n, EC_PANEL);
-    j.rows = (uint8_t *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+    j.rows = ec_line_from(workspace);
     j.scratch = j.rows + m * row_bytes(k, j.halves);
     j.sx = (float *)(j.scratch + (int64_t)threads * SCRATCH);
     j.zero = (int32_t *)(j.sx + m);
