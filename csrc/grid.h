@@ -25,7 +25,8 @@ typedef struct {
 /* For m rows in `tiles` tiles, each row row_bytes in its panel; m and groups are positive. */
 static inline ec_grid ec_grid_of(int threads, int64_t groups, int64_t m, int64_t tiles, int64_t row_bytes, int64_t section_bytes)
 {
-    const int64_t wanted = threads == 1 ? 1 : ec_div_up((int64_t)EC_CHUNKS_PER_THREAD * threads, groups), least = ec_div_up(m, EC_BLOCK_ROWS);
+    const int64_t wanted = threads == 1 ? 1 : ec_div_up((int64_t)EC_CHUNKS_PER_THREAD * threads, groups);
+    const int64_t least = ec_div_up(m, EC_BLOCK_ROWS);
     const int64_t bytes = m * row_bytes, sections = bytes > section_bytes ? EC_MIN(tiles, ec_div_up(bytes, section_bytes)) : 1;
     int64_t blocks = EC_MIN(tiles, wanted > least ? wanted : least);
     blocks = blocks > sections ? blocks : sections;

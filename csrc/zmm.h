@@ -13,7 +13,8 @@ EC_INLINE __m512i bcast_quad(const void *x)
     return _mm512_set1_epi32(v);
 }
 
-/* Tables of vfixupimm: a response for each class of the value, lowest nibble first: qnan, snan, zero, one, -inf, inf, negative, positive.
- * 0 keeps the first operand, 1 takes the value, 8 gives +0. With our NaN as the first operand one instruction is relu and the rule of NaN. */
+/* Tables of vfixupimm: a response for each class of the value, lowest nibble first: qnan, snan, zero, one, -inf, inf, negative,
+ * positive. 0 keeps the first operand, 1 takes the value, 8 gives +0. With our NaN as the first operand one instruction is relu and the
+ * rule of NaN. */
 enum { FIX_NAN = 0x11111100, FIX_NAN_AND_RELU = 0x18181800 };
 #endif

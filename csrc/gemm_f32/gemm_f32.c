@@ -288,6 +288,7 @@ int ec_gemm_f32_add(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx
     if (m == 0 || n == 0 || k == 0)
         return EC_OK;
     ec_parallel(ec_threads_that_pay(threads, 0.2 * (double)n * (double)k), ec_div_up(k, TURN_ROWS), turn_rows, &t);
-    job j = {.m = m, .n = n, .k = k, .x = x, .ldx = ldx, .x_turned = x_turned, .add = 1, .w = panels, .act = EC_ACT_NONE, .y = y, .ldy = ldy};
+    job j = {.m = m, .n = n, .k = k, .x = x, .ldx = ldx, .x_turned = x_turned, .add = 1, .w = panels, .act = EC_ACT_NONE, .y = y,
+             .ldy = ldy};
     return run(&j, threads, workspace, used);
 }

@@ -19,7 +19,8 @@ static const place NIBBLES[8] = {AT(4, 0), AT(4, 4), AT(4, 8), AT(4, 12), AT(4, 
 static const place BYTES[4] = {AT(8, 0), AT(8, 8), AT(8, 0), AT(8, 8)};
 
 /* Adds the products of one word of codes per output: `vecs` vectors of outputs, 8 inputs (bytes: 4). */
-EC_INLINE void word(int mr, int bits, int affine, int vecs, const uint8_t *codes, const float *x, const vec *a, const vec *b, vec (*acc)[3][H])
+EC_INLINE void word(int mr, int bits, int affine, int vecs, const uint8_t *codes, const float *x, const vec *a, const vec *b,
+                    vec (*acc)[3][H])
 {
     vec v[H];
     EC_UNROLL(8)
@@ -68,7 +69,8 @@ EC_INLINE void outputs(int mr, int bits, int affine, int h0, int vecs, const ec_
         for (int h = 0; h < vecs; h++) {
             if (affine) {
                 a[h] = has_offset ? floats(record, scale_bytes, 0, h0 + h) : set1(1);
-                b[h] = has_offset ? floats(record, scale_bytes, 1, h0 + h) : sub(set1(0), bytes(ec_record_zeros(record, scale_bytes) + LANES * (h0 + h)));
+                b[h] = has_offset ? floats(record, scale_bytes, 1, h0 + h)
+                                  : sub(set1(0), bytes(ec_record_zeros(record, scale_bytes) + LANES * (h0 + h)));
             }
             EC_UNROLL(2)
             for (int c = 0; c < CHAINS; c++)

@@ -43,8 +43,8 @@ EC_INLINE vec fused_mem(vec w, const float *x, vec sum)
 EC_INLINE void nibbles(__m512i v, int middle, vec *w)
 {
     const vec table = _mm512_sub_ps(_mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), set1((float)middle));
-    const __m512i by_twos = _mm512_setr_epi32(0x30001, 0x70005, 0xB0009, 0xF000D, 0x130011, 0x170015, 0x1B0019, 0x1F001D, 0x30001, 0x70005, 0xB0009,
-                                              0xF000D, 0x130011, 0x170015, 0x1B0019, 0x1F001D);
+    const __m512i by_twos = _mm512_setr_epi32(0x30001, 0x70005, 0xB0009, 0xF000D, 0x130011, 0x170015, 0x1B0019, 0x1F001D,
+                                              0x30001, 0x70005, 0xB0009, 0xF000D, 0x130011, 0x170015, 0x1B0019, 0x1F001D);
     const __m512i halves = _mm512_permutexvar_epi16(by_twos, _mm512_castps_si512(table)), by4 = _mm512_srli_epi32(v, 4),
                   by8 = _mm512_srli_epi32(v, 8), by12 = _mm512_srli_epi32(v, 12);
     w[0] = _mm512_permutexvar_ps(v, table);
@@ -72,7 +72,8 @@ EC_INLINE void one_row(int kind, const ec_gemv_sg *t)
         for (int h = 0; h < H; h++) {
             scale[h] = floats(record, scale_bytes, 0, h);
             if (kind != EC_ZERO_MIDDLE)
-                other[h] = kind == EC_ZERO_POINT ? bytes(ec_record_zeros(record, scale_bytes) + LANES * h) : floats(record, scale_bytes, 1, h);
+                other[h] = kind == EC_ZERO_POINT ? bytes(ec_record_zeros(record, scale_bytes) + LANES * h)
+                                                 : floats(record, scale_bytes, 1, h);
             EC_UNROLL(4)
             for (int s = 0; s < SUMS; s++)
                 acc[h][s] = set1(0);

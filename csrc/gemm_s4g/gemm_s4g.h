@@ -77,7 +77,8 @@ static inline float ec_record_weight(const uint8_t *record, const ec_grouped *w,
 {
     const uint8_t *codes = record + ec_header_bytes(w);
     const int64_t quad = p / 4;
-    const int code = bits == 8 ? codes[(quad * EC_STRIP + i) * 4 + p % 4] : codes[(quad / 2 * EC_STRIP + i) * 4 + p % 4] >> 4 * (quad & 1) & 15;
+    const int code = bits == 8 ? codes[(quad * EC_STRIP + i) * 4 + p % 4]
+                               : codes[(quad / 2 * EC_STRIP + i) * 4 + p % 4] >> 4 * (quad & 1) & 15;
     const float scale = ec_record_float(record, w->scale_bytes, 0, i);
     if (w->zero == EC_ZERO_OFFSET)
         return fmaf((float)code, scale, ec_record_float(record, w->scale_bytes, 1, i));

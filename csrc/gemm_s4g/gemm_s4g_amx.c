@@ -64,8 +64,8 @@ EC_INLINE void products(int below, int parts, int quads, const int8_t *x, int64_
 
 /* Adds `groups` groups, from group0 on, to a square of y; the first call, with group0 = 0, sets it. Rows that do not exist are computed
  * from what stands in their place. */
-EC_INLINE void square(int below, int kind, int mr, int parts, const ec_gemm_sg_tile *t, int64_t group0, int64_t groups, const int8_t *codes, int v,
-                      __m512 *square_of_y)
+EC_INLINE void square(int below, int kind, int mr, int parts, const ec_gemm_sg_tile *t, int64_t group0, int64_t groups,
+                      const int8_t *codes, int v, __m512 *square_of_y)
 {
     const int quads = t->quads / parts;
     const int64_t group = 4 * t->quads, ldx = ec_grouped_row_bytes(t->groups, group);
@@ -110,7 +110,8 @@ EC_INLINE void squares(int kind, int mr, const ec_gemm_sg_tile *t)
 {
     const int parts = parts_of(t->quads), group = 4 * t->quads, columns = t->cols > SQUARE ? 2 : 1;
     if (!t->same) {
-        const uint8_t above = (uint8_t)EC_MIN(mr, SQUARE), below = (uint8_t)(mr > SQUARE ? mr - SQUARE : 1), quads = (uint8_t)(t->quads / parts);
+        const uint8_t above = (uint8_t)EC_MIN(mr, SQUARE), below = (uint8_t)(mr > SQUARE ? mr - SQUARE : 1);
+        const uint8_t quads = (uint8_t)(t->quads / parts);
         const uint16_t wide = 4 * quads;
         const ec_tile_config config = {.palette = 1, .row_bytes = {64, 64, wide, wide, 64}, .rows = {above, below, above, below, quads}};
         ec_tile_configure(&config);

@@ -11,7 +11,8 @@ EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,gfni")
 enum { BLOCK_INPUTS = 512 }; /* the codes and x of so many stay in L1 from one half of the columns to the other */
 
 /* Adds `groups` groups to sums[mr] of vector v of the strip, whose codes are every second line. */
-EC_INLINE void half(int mr, int kind, int v, int ahead, const ec_gemm_sg_tile *t, int64_t groups, const int8_t *x, const uint8_t *w, __m512 *sums)
+EC_INLINE void half(int mr, int kind, int v, int ahead, const ec_gemm_sg_tile *t, int64_t groups, const int8_t *x, const uint8_t *w,
+                    __m512 *sums)
 {
     const __m512i nibble = _mm512_set1_epi8(15), shift4 = _mm512_set1_epi64(0x1020408000000000);
     const int scale_bytes = t->scale_bytes;
@@ -45,7 +46,7 @@ EC_INLINE void half(int mr, int kind, int v, int ahead, const ec_gemm_sg_tile *t
         const __m512 sw = floats(w, scale_bytes, 0, v);
 #pragma GCC unroll 12
         for (int i = 0; i < mr; i++) {
-            y[i] = _mm512_add_ps(y[i], _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i]), _mm512_mul_ps(_mm512_castsi512_ps(bcast_quad(sx + 4 * i)), sw)));
+            y[i] = add_scaled(y[i], acc[i], sx + 4 * i, sw);
             __asm__ volatile("" : "+v"(y[i])); /* row by row: gcc would convert all sums first, which costs 4 % */
         }
         if (kind != EC_ZERO_OFFSET)
@@ -53,7 +54,7 @@ EC_INLINE void half(int mr, int kind, int v, int ahead, const ec_gemm_sg_tile *t
         const __m512 offset = floats(w, scale_bytes, 1, v);
 #pragma GCC unroll 12
         for (int i = 0; i < mr; i++)
-            y[i] = _mm512_add_ps(y[i], _mm512_mul_ps(_mm512_cvtepi32_ps(bcast_quad(sum + 4 * i)), _mm512_mul_ps(_mm512_castsi512_ps(bcast_quad(sx + 4 * i)), offset)));
+            y[i] = add_scaled(y[i], bcast_quad(sum + 4 * i), sx + 4 * i, offset);
     }
 #pragma GCC unroll 12
     for (int i = 0; i < mr; i++)

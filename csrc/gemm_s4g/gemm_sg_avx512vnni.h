@@ -37,6 +37,12 @@ EC_INLINE __m512i start(int kind, const ec_gemm_sg_tile *t, const uint8_t *w, in
     return kind == EC_ZERO_OFFSET ? _mm512_setzero_si512() : sum;
 }
 
+/* y + float(sum) * (*sx * sw): in this order, without fma (promise 1 of docs/numerics.md). */
+EC_INLINE __m512 add_scaled(__m512 y, __m512i sum, const int8_t *sx, __m512 sw)
+{
+    return _mm512_add_ps(y, _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(_mm512_castsi512_ps(bcast_quad(sx)), sw)));
+}
+
 /* Bias, relu, y of vector v. */
 EC_INLINE void finish(int mr, const ec_gemm_sg_tile *t, int v, const __m512 *y)
 {
@@ -112,13 +118,13 @@ EC_INLINE void tile(int mr, int bits, int kind, int ahead, const ec_gemm_sg_tile
             const __m512 sw = floats(w, scale_bytes, 0, v);
 #pragma GCC unroll 6
             for (int i = 0; i < mr; i++)
-                y[v][i] = _mm512_add_ps(y[v][i], _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i][v]), _mm512_mul_ps(_mm512_castsi512_ps(bcast_quad(sx + 4 * i)), sw)));
+                y[v][i] = add_scaled(y[v][i], acc[i][v], sx + 4 * i, sw);
             if (kind != EC_ZERO_OFFSET)
                 continue;
             const __m512 offset = floats(w, scale_bytes, 1, v);
 #pragma GCC unroll 6
             for (int i = 0; i < mr; i++)
-                y[v][i] = _mm512_add_ps(y[v][i], _mm512_mul_ps(_mm512_cvtepi32_ps(bcast_quad(sum + 4 * i)), _mm512_mul_ps(_mm512_castsi512_ps(bcast_quad(sx + 4 * i)), offset)));
+                y[v][i] = add_scaled(y[v][i], bcast_quad(sum + 4 * i), sx + 4 * i, offset);
         }
     }
     finish(mr, t, 0, y[0]);
@@ -150,7 +156,8 @@ EC_INLINE void one_row(int bits, int kind, int scale_bytes, int ahead, const ec_
                     __m512i c = _mm512_loadu_si512(codes + bits * 32 * l + 64 * v);
                     __asm__("" : "+v"(c)); /* else gcc loads it twice */
                     even[v] = dot_quad(even[v], bits == 4 ? _mm512_and_si512(c, low) : c, x0);
-                    odd[v] = dot_quad(odd[v], bits == 4 ? _mm512_and_si512(c, high) : _mm512_loadu_si512(codes + bits * 32 * l + 128 + 64 * v), x1);
+                    const __m512i next = bits == 4 ? _mm512_and_si512(c, high) : _mm512_loadu_si512(codes + bits * 32 * l + 128 + 64 * v);
+                    odd[v] = dot_quad(odd[v], next, x1);
                 }
             }
 #pragma GCC unroll 2

@@ -1,4 +1,4 @@
-/* The floats and zero points of a record's header (edgecomp.h), NEON. Included inside a file with <arm_neon.h>. */
+/* The floats and zero points of a record's header (edgecomp.h), NEON. Included after <arm_neon.h>. */
 #ifndef EC_RECORD_NEON_H
 #define EC_RECORD_NEON_H
 

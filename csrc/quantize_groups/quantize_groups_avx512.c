@@ -32,7 +32,8 @@ EC_INLINE __m512i of_lanes(int sum, const __m512i *v)
         fours[i] = either(sum, _mm512_unpacklo_epi64(twos[2 * i], twos[2 * i + 1]), _mm512_unpackhi_epi64(twos[2 * i], twos[2 * i + 1]));
 #pragma GCC unroll 2
     for (int i = 0; i < 2; i++)
-        eights[i] = either(sum, _mm512_shuffle_i32x4(fours[2 * i], fours[2 * i + 1], 0x88), _mm512_shuffle_i32x4(fours[2 * i], fours[2 * i + 1], 0xDD));
+        eights[i] = either(sum, _mm512_shuffle_i32x4(fours[2 * i], fours[2 * i + 1], 0x88),
+                           _mm512_shuffle_i32x4(fours[2 * i], fours[2 * i + 1], 0xDD));
     return either(sum, _mm512_shuffle_i32x4(eights[0], eights[1], 0x88), _mm512_shuffle_i32x4(eights[0], eights[1], 0xDD));
 }
 
@@ -97,14 +98,15 @@ EC_INLINE void codes(int rows, int plain, int mr, int i, const block *b, int g, 
             memcpy(to + 4 * mr * u, each + u, 4 * (size_t)rows);
     }
     const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(sums), _mm512_extracti64x4_epi64(sums, 1));
-    const __m128i sum = _mm_mullo_epi32(_mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1)), _mm_set1_epi32(factor));
+    const __m128i whole = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+    const __m128i sum = _mm_mullo_epi32(whole, _mm_set1_epi32(factor));
     memcpy(panel + (group + 4) * mr + 4 * i, &sum, 4 * (size_t)rows);
     for (int r = 0; r < rows; r++)
         memcpy(panel + group * mr + 4 * (i + r), &b->scale[i + r][g], 4);
 }
 
-EC_INLINE void all_codes(int plain, int mr, const block *b, int groups, int64_t group, const float *x, int64_t ldx, int64_t left, int factor,
-                         int8_t *panel)
+EC_INLINE void all_codes(int plain, int mr, const block *b, int groups, int64_t group, const float *x, int64_t ldx, int64_t left,
+                         int factor, int8_t *panel)
 {
     for (int g = 0; g < groups; g++, panel += ec_group_bytes(group, mr), x += group, left -= group) {
         int i = 0;
@@ -151,7 +153,8 @@ void ec_quantize_groups_avx512(int mr, int64_t k, int64_t group, const float *x,
         int plain = whole;
         for (int i = 0; i < mr; i++) {
             const float *row = x + i * ldx;
-            b.used[i] = whole ? scales(1, groups, group, row, k, b.scale[i], b.inverse[i]) : scales(0, groups, group, row, k, b.scale[i], b.inverse[i]);
+            b.used[i] = whole ? scales(1, groups, group, row, k, b.scale[i], b.inverse[i])
+                              : scales(0, groups, group, row, k, b.scale[i], b.inverse[i]);
             plain &= b.used[i] == all;
         }
         if (plain && mr == 1)

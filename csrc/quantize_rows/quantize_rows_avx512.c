@@ -85,11 +85,13 @@ static void eight_rows(int64_t k, const float *x, int64_t ldx, uint8_t flip, uin
         for (int i = 0; i < 8; i++) {
             /* the rows that most likely come next: eight short streams are too many for the hardware's prefetcher */
             _mm_prefetch((const char *)(x + (8 + i) * ldx + p), _MM_HINT_T1);
-            q[i] = codes(p + 16 <= k ? _mm512_loadu_ps(x + i * ldx + p) : _mm512_maskz_loadu_ps(first_lanes(k - p), x + i * ldx + p), inv[i], z[i]);
+            q[i] = codes(p + 16 <= k ? _mm512_loadu_ps(x + i * ldx + p) : _mm512_maskz_loadu_ps(first_lanes(k - p), x + i * ldx + p),
+                         inv[i], z[i]);
         }
 #pragma GCC unroll 2
         for (int h = 0; h < 2; h++) /* saturated to 0..255; 128-bit lane l holds quad l of four rows */
-            four[h] = _mm512_xor_si512(_mm512_packus_epi16(_mm512_packs_epi32(q[4 * h], q[4 * h + 1]), _mm512_packs_epi32(q[4 * h + 2], q[4 * h + 3])), flips);
+            four[h] = _mm512_xor_si512(_mm512_packus_epi16(_mm512_packs_epi32(q[4 * h], q[4 * h + 1]),
+                                                           _mm512_packs_epi32(q[4 * h + 2], q[4 * h + 3])), flips);
         _mm512_storeu_si512(panel, _mm512_permutex2var_epi64(four[0], even, four[1]));
         _mm512_storeu_si512(panel + 64, _mm512_permutex2var_epi64(four[0], odd, four[1]));
     }

@@ -154,8 +154,8 @@ static void prepare_tokens(void *ctx, int64_t chunk, int thread)
     j->vector = (const float *)(const void *)j->row;
 }
 
-int ec_csr_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale, const uint8_t *xzero,
-                   const ec_csr *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace)
+int ec_csr_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale,
+                   const uint8_t *xzero, const ec_csr *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace)
 {
     const int kind = ec_csr_kind(m, n, k, w), by_masks = kind == EC_CSR_MASKS && w->derived[EC_CSR_MASKS];
     job j = {.n = n, .k = k, .ldx = ldx, .w = w, .bias = bias, .act = act, .ldy = ldy};

@@ -55,7 +55,8 @@ EC_INLINE void turn_sums(int64_t wide, const void *sums, int64_t lanes, float li
     }
 }
 
-void ec_csr_finish_avx512(int64_t rows, int64_t tokens, const float *sums, int64_t lanes, const float *bias, int relu, float *y, int64_t ldy)
+void ec_csr_finish_avx512(int64_t rows, int64_t tokens, const float *sums, int64_t lanes, const float *bias, int relu, float *y,
+                          int64_t ldy)
 {
     float line[16][WIDE] __attribute__((aligned(64)));
     for (int64_t t0 = 0; t0 < tokens; t0 += 16)

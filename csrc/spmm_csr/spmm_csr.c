@@ -178,8 +178,16 @@ static void multiply(const job *j, int64_t b, int64_t kb, int64_t group, float *
     }
     const int64_t token0 = first_token(j, group), lanes = first_token(j, group + 1) - token0;
     const ec_csr_block block = {
-        .rows = each, .first = kb == 0, .count = count, .order = count + (j->kind == EC_CSR_PAIRS ? 3 : 1) * each, .local = f->local + start[0],
-        .value = (const float *)f->value + start[1], .sums = sums, .x = j->panel + token0 * j->k + k0 * lanes, .ahead = lanes <= 16 && j->ahead};
+        .rows = each,
+        .first = kb == 0,
+        .count = count,
+        .order = count + (j->kind == EC_CSR_PAIRS ? 3 : 1) * each,
+        .local = f->local + start[0],
+        .value = (const float *)f->value + start[1],
+        .sums = sums,
+        .x = j->panel + token0 * j->k + k0 * lanes,
+        .ahead = lanes <= 16 && j->ahead,
+    };
     if (j->kind == EC_CSR_PAIRS)
         ec_use_csr_pairs()((int)lanes, &block);
     else
@@ -293,7 +301,8 @@ static int run(job *j, int threads, void *memory, size_t size)
     j->threads = ec_csr_threads((double)j->m, (double)j->w->indptr[j->n], threads);
     const int packers = ec_threads_that_pay(threads, 0.1 * (double)j->m * (double)j->k);
     const double entries = (double)j->w->indptr[j->n];
-    j->ahead = ec_memory_is_far() || (entries > L2_ENTRIES && entries < (double)j->n * (double)j->k / 3); /* of more a line a row is too few */
+    /* of more than a third, one line for each row is too few */
+    j->ahead = ec_memory_is_far() || (entries > L2_ENTRIES && entries < (double)j->n * (double)j->k / 3);
     j->form = ec_csr_open(j->kind, j->n, int8, j->w->derived[j->kind]);
     j->pack = ec_use_csr_pack();
     j->finish = int8 || j->lanes < 16 ? NULL : ec_use_csr_finish();

@@ -67,8 +67,8 @@ EC_INLINE void rows(int tokens, int finite, const ec_csr *w, const uint8_t *mask
     }
 }
 
-void ec_spmm_masks_avx512(const ec_csr *w, const uint8_t *mask, int64_t words, int64_t row0, int64_t row1, int tokens, int finite, const float *x,
-                          int64_t ldx, float *sums, int64_t ld)
+void ec_spmm_masks_avx512(const ec_csr *w, const uint8_t *mask, int64_t words, int64_t row0, int64_t row1, int tokens, int finite,
+                          const float *x, int64_t ldx, float *sums, int64_t ld)
 {
     switch (2 * tokens + finite) {
     case 2: rows(1, 0, w, mask, words, row0, row1, x, ldx, sums, ld); break;

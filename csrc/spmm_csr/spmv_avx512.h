@@ -16,6 +16,13 @@ typedef struct {
     const float *x;
 } entries;
 
+/* The entries of a turn as floats, those in m. */
+EC_INLINE __m512 load_entries(const entries *w, int64_t e, __mmask16 m)
+{
+    return w->values ? _mm512_maskz_loadu_ps(m, w->values + e)
+                     : _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(m, w->codes + e)));
+}
+
 /* acc plus the products of a turn's entries, those in m: nothing of the others is read. Each including file defines it. */
 EC_INLINE __m512 turn(const entries *w, int64_t e, __mmask16 m, __m512 acc);
 
@@ -62,7 +69,8 @@ EC_INLINE void rows(const ec_csr *w, int64_t row0, int64_t row1, entries r, floa
 }
 
 /* What the longest of some rows have beyond `steps`, from entry e on, added to their sums. */
-EC_INLINE __m512 and_the_rest(const ec_csr *w, int lanes, const int32_t *row, int64_t steps, int64_t e, const entries *r, __m512i whole, __m512 acc)
+EC_INLINE __m512 and_the_rest(const ec_csr *w, int lanes, const int32_t *row, int64_t steps, int64_t e, const entries *r, __m512i whole,
+                              __m512 acc)
 {
     int32_t integers[16];
     float sums[16];

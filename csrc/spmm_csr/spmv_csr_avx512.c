@@ -33,7 +33,7 @@ EC_INLINE __m512 turn(const entries *w, int64_t e, __mmask16 m, __m512 acc)
     const uint16_t *input = m == 0xFFFF ? w->narrow + e : some;
     if (m != 0xFFFF)
         _mm256_store_si256((__m256i *)(void *)some, _mm256_maskz_loadu_epi16(m, w->narrow + e));
-    const __m512 entry = w->values ? _mm512_maskz_loadu_ps(m, w->values + e) : _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(m, w->codes + e)));
+    const __m512 entry = load_entries(w, e, m);
     const __m512 x = _mm512_insertf32x8(_mm512_castps256_ps512(eight(w->x, input)), eight(w->x, input + 8), 1);
     return _mm512_mask3_fmadd_ps(entry, x, acc, m);
 }

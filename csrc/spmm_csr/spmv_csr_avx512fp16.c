@@ -11,8 +11,9 @@ enum { FAR = 0 }; /* 3 % from memory, and in L3 it costs 8 */
 
 EC_INLINE __m512 turn(const entries *w, int64_t e, __mmask16 m, __m512 acc)
 {
-    const __m512i input = w->narrow ? _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, w->narrow + e)) : _mm512_maskz_loadu_epi32(m, w->wide + e);
-    const __m512 entry = w->values ? _mm512_maskz_loadu_ps(m, w->values + e) : _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(m, w->codes + e)));
+    const __m512i input = w->narrow ? _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, w->narrow + e))
+                                    : _mm512_maskz_loadu_epi32(m, w->wide + e);
+    const __m512 entry = load_entries(w, e, m);
     __mmask16 lanes = m;
     __asm__("" : "+Yk"(lanes)); /* else gcc lets a gather of all lanes wait for what its register held */
     return _mm512_fmadd_ps(entry, _mm512_mask_i32gather_ps(_mm512_setzero_ps(), lanes, input, w->x, 4), acc);

@@ -65,7 +65,8 @@ static void pack_chunk(void *ctx, int64_t chunk, int thread)
     const job *j = ctx;
     const int64_t group = chunk % j->groups, k0 = chunk / j->groups * PACK_K, token0 = group * LANES;
     const int lanes = lanes_of(j, group);
-    j->pack(EC_MIN(j->m - token0, lanes), EC_MIN(j->k - k0, PACK_K), j->x + token0 * j->ldx + k0, j->ldx, j->lanes + token0 * j->k + k0 * lanes, lanes);
+    j->pack(EC_MIN(j->m - token0, lanes), EC_MIN(j->k - k0, PACK_K), j->x + token0 * j->ldx + k0, j->ldx,
+            j->lanes + token0 * j->k + k0 * lanes, lanes);
 }
 
 static void multiply_chunk(void *ctx, int64_t chunk, int thread)
@@ -75,7 +76,8 @@ static void multiply_chunk(void *ctx, int64_t chunk, int thread)
     const int64_t each = w->block / EC_PANEL, stride = input_stride(j->kept), step = EC_MIN(STEP / w->m * w->n, KEPT);
     const int64_t block0 = chunk / j->token_blocks * j->chunk_blocks, block1 = EC_MIN(j->blocks, block0 + j->chunk_blocks);
     const int64_t panel0 = block0 * each, panel1 = EC_MIN(j->panels, block1 * each), col0 = panel0 * EC_PANEL;
-    const int64_t group_sums = LANES * (panel1 - panel0) * EC_PANEL, group0 = chunk % j->token_blocks * GROUPS, group1 = EC_MIN(j->groups, group0 + GROUPS);
+    const int64_t group_sums = LANES * (panel1 - panel0) * EC_PANEL;
+    const int64_t group0 = chunk % j->token_blocks * GROUPS, group1 = EC_MIN(j->groups, group0 + GROUPS);
     float *sums = (float *)(void *)(j->scratch + (int64_t)thread * scratch_bytes(j->k, w));
     int32_t *input = (int32_t *)(void *)(sums + most_blocks(w) * w->block * TOKENS);
 
@@ -113,8 +115,8 @@ static void multiply_chunk(void *ctx, int64_t chunk, int thread)
     }
 }
 
-int ec_nm_by_lanes(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const ec_nm *w, const float *bias, int act, float *y, int64_t ldy,
-                   int threads, void *workspace, size_t size)
+int ec_nm_by_lanes(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const ec_nm *w, const float *bias, int act, float *y,
+                   int64_t ldy, int threads, void *workspace, size_t size)
 {
     threads = ec_thread_limit(threads); /* once: another thread may set the default meanwhile, and the scratch is counted by it */
     if (size < ec_nm_lanes_workspace(m, k, w, threads))

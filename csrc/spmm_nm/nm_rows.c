@@ -53,15 +53,16 @@ static void rows_chunk(void *ctx, int64_t panel, int thread)
         j->activation(j->act, j->m, cols, j->y + col0, j->ldy);
 }
 
-int ec_nm_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const ec_nm *w, const float *bias, int act, float *y, int64_t ldy,
-                  int threads, void *workspace, size_t size)
+int ec_nm_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const ec_nm *w, const float *bias, int act, float *y,
+                  int64_t ldy, int threads, void *workspace, size_t size)
 {
     threads = ec_thread_limit(threads);
     if (size < ec_nm_rows_workspace(m, k, w))
         return EC_E_WORKSPACE;
     if (m == 0 || n == 0)
         return EC_OK;
-    job j = {.m = m, .n = n, .kept = ec_nm_kept(k, w), .ldx = row_floats(k), .tiles = ec_div_up(m, ROWS), .w = w, .bias = bias, .act = act, .y = y, .ldy = ldy};
+    job j = {.m = m, .n = n, .kept = ec_nm_kept(k, w), .ldx = row_floats(k), .tiles = ec_div_up(m, ROWS), .w = w, .bias = bias, .act = act,
+             .y = y, .ldy = ldy};
     j.rows = ec_use_nm_rows();
     j.activation = ec_use_activation();
     j.x = ec_line_from(workspace);

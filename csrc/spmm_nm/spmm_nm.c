@@ -60,7 +60,8 @@ static int64_t input_stride(int64_t kept) { return (ec_div_up(kept, 16) + 1) * 1
 static int64_t scratch_bytes(int64_t k, const ec_nm *w)
 {
     const int64_t kept = ec_nm_kept(k, w);
-    return 4 * GROUP * input_stride(kept) + (w->codes ? (ec_div_up(kept, 16) * 16 + 8) * EC_MAX_ROWS : (BLOCK_K + 1) * 4 * EC_MAX_ROWS) + 64;
+    const int64_t gathered = (w->codes ? ec_div_up(kept, 16) * 16 + 8 : (BLOCK_K + 1) * 4) * EC_MAX_ROWS;
+    return 4 * GROUP * input_stride(kept) + gathered + 64;
 }
 
 size_t ec_spmm_nm_workspace(int64_t m, int64_t k, const ec_nm *w, int threads)
@@ -73,7 +74,8 @@ size_t ec_spmm_nm_workspace(int64_t m, int64_t k, const ec_nm *w, int threads)
         return ec_nm8_planes_workspace(m, k, w, threads);
     if (w->codes && ec_nm8_by_places(m, w))
         return ec_nm8_workspace(m, k, w, threads);
-    return 192 + (size_t)panel_at(w, k, m, m) + 8 * (size_t)m + 4 * (size_t)ec_nm_kept(k, w) + (size_t)(ec_thread_limit(threads) * scratch_bytes(k, w));
+    return 192 + (size_t)panel_at(w, k, m, m) + 8 * (size_t)m + 4 * (size_t)ec_nm_kept(k, w) +
+           (size_t)(ec_thread_limit(threads) * scratch_bytes(k, w));
 }
 
 static void pack_tile(void *ctx, int64_t tile, int thread)
@@ -109,8 +111,8 @@ static void gather_f32(int mr, int64_t count, const float *x, const int32_t *inp
 }
 
 /* `count` kept inputs from e0 on of `panels` panels times a tile. */
-static void multiply_f32(const job *j, int64_t panel0, int64_t panels, int64_t tile, int64_t e0, int64_t count, int64_t lines, int64_t line0,
-                         const int32_t *input, float *scratch)
+static void multiply_f32(const job *j, int64_t panel0, int64_t panels, int64_t tile, int64_t e0, int64_t count, int64_t lines,
+                         int64_t line0, const int32_t *input, float *scratch)
 {
     const int64_t groups = ec_div_up(panels, j->own->tile ? 1 : j->f32->vecs), row = ec_part(j->m, j->tiles, tile);
     const int mr = (int)(ec_part(j->m, j->tiles, tile + 1) - row);
@@ -150,8 +152,8 @@ static void multiply_f32(const job *j, int64_t panel0, int64_t panels, int64_t t
 static int64_t step_of(const job *j) { return j->own->tile && j->m <= FEW ? j->kept + 1 : j->own->block / j->w->m * j->w->n; }
 
 /* All blocks of a chunk, whose inputs are `stride` apart. */
-static void multiply_blocks_f32(const job *j, int64_t block0, int64_t block1, int64_t tile0, int64_t tile1, const int32_t *input, int64_t stride,
-                                float *scratch)
+static void multiply_blocks_f32(const job *j, int64_t block0, int64_t block1, int64_t tile0, int64_t tile1, const int32_t *input,
+                                int64_t stride, float *scratch)
 {
     const int64_t each = j->w->block / EC_PANEL, step = step_of(j);
     for (int64_t e0 = 0; e0 == 0 || e0 < j->kept; e0 += step) {
@@ -208,7 +210,7 @@ static void nm_chunk(void *ctx, int64_t chunk, int thread)
     for (int64_t b = block0; b < block1; b++) {
         int32_t *to = input + (b - block0) * stride;
         j->inputs(ec_nm_bits(j->w), j->kept, j->w->packed + b * ec_nm_words(j->kept, j->w), j->group, to);
-        for (int64_t e = j->kept; e < ec_div_up(j->kept, 4) * 4; e++) /* up to a whole quad the first input again: those weights are zeros */
+        for (int64_t e = j->kept; e < ec_div_up(j->kept, 4) * 4; e++) /* the last quad's other weights are zeros */
             to[e] = to[0];
     }
     if (j->w->codes)
@@ -256,7 +258,8 @@ static int run(job *j, int threads, void *workspace, size_t size)
     const int work = (int8 ? ec_spmm_nm8_threads : ec_spmm_nm_threads)(j->m, j->n, j->kept, threads);
     const int64_t values = 4 * EC_MIN(j->kept, step_of(j)) * j->w->block + 1; /* + 1: k may be 0 */
     j->group_blocks = !int8 && j->own->tile && j->tiles > 1 && values <= GROUP_BYTES ? EC_MIN(GROUP, GROUP_BYTES / values) : 1;
-    j->grid = ec_grid_of(work, ec_div_up(j->blocks, j->group_blocks), j->m, j->tiles, int8 ? ec_panel_bytes(j->k, 1) : 4 * j->k, EC_SECTION_L3);
+    const int64_t row_bytes = int8 ? ec_panel_bytes(j->k, 1) : 4 * j->k;
+    j->grid = ec_grid_of(work, ec_div_up(j->blocks, j->group_blocks), j->m, j->tiles, row_bytes, EC_SECTION_L3);
     ec_parallel(work, ec_grid_chunks(&j->grid), nm_chunk, j);
     return EC_OK;
 }

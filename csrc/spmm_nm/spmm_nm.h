@@ -31,8 +31,8 @@ ec_nm_rows_fn ec_nm_rows_scalar, ec_nm_rows_avx512;
 
 /* The driver of these kernels, of float32 weights of block 1. The workspace query is ec_spmm_nm_workspace. */
 size_t ec_nm_rows_workspace(int64_t m, int64_t k, const ec_nm *w);
-int ec_nm_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const ec_nm *w, const float *bias, int act, float *y, int64_t ldy,
-                  int threads, void *workspace, size_t size);
+int ec_nm_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const ec_nm *w, const float *bias, int act, float *y,
+                  int64_t ldy, int threads, void *workspace, size_t size);
 
 /* Some kept inputs of a block times one panel of outputs and 32 or 48 tokens, which fill the lanes: sums = (first ? 0 : sums) + w * x. */
 typedef struct {
@@ -51,8 +51,8 @@ ec_nm_lanes_fn ec_nm_lanes_avx512fp16;
 /* The driver with tokens in the lanes, and whether it is faster. The workspace query is ec_spmm_nm_workspace. */
 int ec_nm_in_lanes(int64_t m, const ec_nm *w);
 size_t ec_nm_lanes_workspace(int64_t m, int64_t k, const ec_nm *w, int threads);
-int ec_nm_by_lanes(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const ec_nm *w, const float *bias, int act, float *y, int64_t ldy,
-                   int threads, void *workspace, size_t size);
+int ec_nm_by_lanes(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const ec_nm *w, const float *bias, int act, float *y,
+                   int64_t ldy, int threads, void *workspace, size_t size);
 
 /* input[kept] = the kept inputs of a block of outputs: for each the first input of its group, group[kept], plus its place in `words`. */
 typedef void ec_nm_inputs_fn(int bits, int64_t kept, const uint32_t *words, const int32_t *group, int32_t *input);

@@ -47,7 +47,8 @@ int ec_nm8_in_planes(int64_t m, const ec_nm *w) { return w->block > 1 && m >= FR
 
 size_t ec_nm8_planes_workspace(int64_t m, int64_t k, const ec_nm *w, int threads)
 {
-    return 128 + (size_t)(tiles_of(m) * (plane_bytes(k) + 8 * EC_PLANE) + ec_div_up(ec_nm_kept(k, w), 16) * 64 + ec_thread_limit(threads) * scratch_bytes(k, w));
+    return 128 + (size_t)(tiles_of(m) * (plane_bytes(k) + 8 * EC_PLANE) + ec_div_up(ec_nm_kept(k, w), 16) * 64 +
+                          ec_thread_limit(threads) * scratch_bytes(k, w));
 }
 
 /* Row r of a panel of eight, from bytes in order. */
@@ -132,8 +133,9 @@ static void planes_chunk(void *ctx, int64_t chunk, int thread)
     }
 }
 
-int ec_nm8_planes(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale, const uint8_t *xzero,
-                  const ec_nm *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace, size_t size)
+int ec_nm8_planes(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale,
+                  const uint8_t *xzero, const ec_nm *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace,
+                  size_t size)
 {
     threads = ec_thread_limit(threads); /* once: another thread may set the default meanwhile, and the scratch is counted by it */
     if (size < ec_nm8_planes_workspace(m, k, w, threads))

@@ -17,7 +17,8 @@ enum ahead { NOTHING, WEIGHTS, OUTPUTS };
 EC_INLINE __m512i line(const uint8_t *planes, int32_t input) { return _mm512_loadu_si512(planes + (int64_t)input * EC_PLANE); }
 
 /* `count` outputs from `first` on times `quads` quads from `quad` on. turned: [quads][4][64], not used by INTERLEAVED. */
-EC_INLINE void outputs(int first, int count, enum source source, enum ahead ahead, const ec_planes_s8 *p, int64_t quad, int64_t quads, uint8_t *turned)
+EC_INLINE void outputs(int first, int count, enum source source, enum ahead ahead, const ec_planes_s8 *p, int64_t quad, int64_t quads,
+                       uint8_t *turned)
 {
     const int32_t *at = p->input + 4 * quad;
     const int8_t *w = p->tile.w + 64 * quad + 4 * first;
@@ -30,7 +31,8 @@ EC_INLINE void outputs(int first, int count, enum source source, enum ahead ahea
         const __m512i zero = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_loadu_si512(p->tile.zero + 16 * z));
 #pragma GCC unroll 6
         for (int r = 0; r < count; r++)
-            acc[r][z] = quad == 0 ? _mm512_mullo_epi32(zero, _mm512_set1_epi32(p->tile.wsum[first + r])) : _mm512_load_si512(sums + EC_PLANE * r + 16 * z);
+            acc[r][z] = quad == 0 ? _mm512_mullo_epi32(zero, _mm512_set1_epi32(p->tile.wsum[first + r]))
+                                  : _mm512_load_si512(sums + EC_PLANE * r + 16 * z);
     }
     for (int64_t left = p->tile.quads - quad, end = left - quads; left > end; left--, at += 4, w += 64) {
         __m512i x[4];

@@ -60,8 +60,9 @@ ec_planes_s8_pack_fn ec_planes_s8_pack_avx512vnni;
 /* The driver with planes, and whether it is faster. The workspace query is ec_spmm_nm_workspace. */
 int ec_nm8_in_planes(int64_t m, const ec_nm *w);
 size_t ec_nm8_planes_workspace(int64_t m, int64_t k, const ec_nm *w, int threads);
-int ec_nm8_planes(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale, const uint8_t *xzero,
-                  const ec_nm *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace, size_t size);
+int ec_nm8_planes(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale,
+                  const uint8_t *xzero, const ec_nm *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace,
+                  size_t size);
 
 typedef struct {
     ec_planes_s8_fn *multiply;

@@ -12,7 +12,11 @@ EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,prfchw
 
 #include "../gemm_s8c/gemm_s8c_zmm.h"
 
-enum { ROWS = 8, STRETCH = 32 /* quads */, AHEAD = 2048 /* bytes of weights to prefetch for few rows; twice as many where they are the only stream */ };
+enum {
+    ROWS = 8,
+    STRETCH = 32, /* quads */
+    AHEAD = 2048  /* bytes of weights to prefetch for few rows; twice as many where they are the only stream */
+};
 
 /* acc + w * the bytes that `take` names. One asm: gcc would move shuffles and dot products apart, which costs 4 %. */
 EC_INLINE __m512i pick_dot(__m512i acc, __m512i take, __m512i bytes, __m512i w)
@@ -77,7 +81,8 @@ EC_INLINE void few_rows(int mr, int bits, int shared, const ec_nm8_panel *p)
             const __m512i take = decode(places, bits, 0, p->base[q]);
 #pragma GCC unroll 2
             for (int i = 0; i < mr; i++)
-                acc[i][0] = pick_dot(acc[i][0], take, _mm512_loadu_si512(x + p->window[q] + i * ldx), _mm512_loadu_si512(p->tile.w + 64 * q));
+                acc[i][0] = pick_dot(acc[i][0], take, _mm512_loadu_si512(x + p->window[q] + i * ldx),
+                                     _mm512_loadu_si512(p->tile.w + 64 * q));
             places = _mm512_srli_epi32(places, (unsigned)bits);
         }
 #pragma GCC unroll 2
