@@ -269,11 +269,10 @@ static const struct { int isa; ec_nm_inputs_fn *fn; } NM_INPUTS[] = {
     {SCALAR, ec_nm_inputs_scalar},
 };
 
+#define NM8_AVX2 .flip = 0x80, .window = 16, .whole = 2, .block = 64, .panels = 1, .halves = 1
 static const struct { int isa; ec_spmm_nm8_impl impl; } SPMM_NM8[] = {
 #ifdef EC_X86
-#define NM8_AVX2 .flip = 0x80, .window = 16, .whole = 2, .block = 64, .panels = 1, .halves = 1
-    {AVX512VBMI, {ec_spmm_nm8_avx512vbmi, .flip = 0, .window = 64, .whole = 2, .block = 512, .panels = 2, .halves = 0, .places = 1,
-                  .shared = 0, .shared_few = 47}},
+    {AVX512VBMI, {ec_spmm_nm8_avx512vbmi, .flip = 0, .window = 64, .whole = 2, .block = 512, .panels = 2, .halves = 0, .places = 1, .shared = 0, .shared_few = 47}},
     {AVXVNNI_EVEX, {ec_spmm_nm8_avx2, NM8_AVX2, .shared = 0}}, /* a dot product for the dense tile */
     {AVXVNNI, {ec_spmm_nm8_avx2, NM8_AVX2, .shared = 0}},
     {AVX2, {ec_spmm_nm8_avx2, NM8_AVX2, .places = 1, .shared = 1}},

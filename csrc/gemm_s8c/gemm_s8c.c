@@ -44,7 +44,7 @@ typedef struct {
 
 size_t ec_gemm_s8c_workspace(int64_t m, int64_t k) { return (size_t)(ec_odd_lines(k) * m) + 8 * (size_t)m + 192; }
 
-/* Rows that are quantised already become the same panel by copying. Quads move as floats do: four bytes whose meaning does not matter. */
+/* Rows that are quantised already: the same panel by copying. Quads move as floats do, four bytes that nobody looks at. */
 static void copy_rows(int mr, const job *j, int64_t row, uint8_t *panel)
 {
     const uint8_t flip = j->impl->flip ^ j->flip_in, *x = j->xq + row * j->ldx;

@@ -40,6 +40,6 @@ typedef struct {
     double macs_per_ns;  /* multiply-adds of one thread of a slow CPU that has the ISA: decides when threads pay */
 } ec_gemm_s8c_impl;
 
-/* The variant for m rows of x. */
+/* For m rows of x. */
 const ec_gemm_s8c_impl *ec_use_gemm_s8c(int64_t m);
 #endif
