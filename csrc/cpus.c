@@ -1,4 +1,5 @@
-/* How many threads: the CPUs this process may use, and the default limit that the program or its environment sets; and whether memory is far. */
+/* How many threads: the CPUs this process may use, and the default limit that the program or its environment sets. Also whether memory is
+ * far. */
 #define _GNU_SOURCE
 #include <sched.h>
 #include <stdatomic.h>
@@ -8,8 +9,8 @@
 
 #include "kernels.h"
 
-/* Bytes of L2 from which on memory is far. On a Xeon with 2 MB asking for weights 4 to 8 KB ahead makes one row and a few 1.1 to 1.8 times as fast
- * from memory; a Zen 4, with half of that L2, loses by it (bench/TRIED.md). */
+/* Memory counts as far on CPUs with at least this much L2. A Xeon with 2 MB is 1.1 to 1.8 times as fast with one row or a few if it
+ * prefetches weights 4 to 8 KB ahead; a Zen 4, with half of that L2, loses by it (bench/TRIED.md). */
 enum { FAR_L2 = 2 << 20 };
 
 static atomic_int default_threads; /* 0: not set */
@@ -97,6 +98,6 @@ int edgecomp_get_num_threads(void)
         n = value ? atoi(value) : 0; /* the Python layer refuses what is no number; OMP may hold a list: its first */
     }
     n = n < 1 ? ec_cpu_count() : EC_MIN(n, EC_MAX_THREADS);
-    int set = 0; /* by another thread meanwhile: that stays */
+    int set = 0; /* if another thread has set one meanwhile, that stays */
     return atomic_compare_exchange_strong(&default_threads, &set, n) ? n : set;
 }

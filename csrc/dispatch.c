@@ -32,7 +32,8 @@
 
 #ifdef EC_X86
 enum { SCALAR, AVX2, AVXVNNI, AVXVNNI_EVEX, AVX512, AVX512VNNI, AVX512VBMI, AVX512FP16, AMX, ISA_COUNT };
-static const char *const ISA_NAMES[] = {"scalar", "avx2", "avxvnni", "avxvnni_evex", "avx512", "avx512vnni", "avx512vbmi", "avx512fp16", "amx"};
+static const char *const ISA_NAMES[] = {"scalar", "avx2", "avxvnni", "avxvnni_evex", "avx512", "avx512vnni", "avx512vbmi", "avx512fp16",
+                                        "amx"};
 #elif defined(EC_ARM64)
 enum { SCALAR, NEON, NEONDOT, I8MM, ISA_COUNT };
 static const char *const ISA_NAMES[] = {"scalar", "neon", "neondot", "i8mm"};
@@ -108,40 +109,6 @@ static unsigned detect(void) { return 1u << SCALAR; }
 
 /* ---- op x ISA ------------------------------------------------------------------------------------------------------ */
 
-ec_gemm_s8c_tile_fn ec_gemm_s8c_tile_scalar, ec_gemm_s8c_tile_avx2, ec_gemm_s8c_tile_avxvnni, ec_gemm_s8c_tile_avxvnni_evex,
-    ec_gemm_s8c_tile_avx512vnni, ec_gemm_s8c_tile_amx, ec_gemm_s8c_tile_neon, ec_gemm_s8c_tile_neondot, ec_gemm_s8c_tile_i8mm;
-ec_gemm_f32_tile_fn ec_gemm_f32_tile_scalar, ec_gemm_f32_tile_avx2, ec_gemm_f32_tile_avx512, ec_gemm_f32_tile_neon;
-ec_quantize_rows_fn ec_quantize_rows_scalar, ec_quantize_rows_avx2, ec_quantize_rows_avx512, ec_quantize_rows_neon;
-ec_gemm_sg_tile_fn ec_gemm_s4g_tile_scalar, ec_gemm_s4g_tile_avx2, ec_gemm_s4g_tile_avx512vnni, ec_gemm_s4g_tile_avx512fp16, ec_gemm_s4g_tile_amx,
-    ec_gemm_s4g_tile_neondot, ec_gemm_s8g_tile_scalar, ec_gemm_s8g_tile_avx2, ec_gemm_s8g_tile_avx512vnni, ec_gemm_s8g_tile_neondot;
-ec_quantize_groups_fn ec_quantize_groups_scalar, ec_quantize_groups_avx2, ec_quantize_groups_avx512, ec_quantize_groups_neon;
-ec_expand_sg_fn ec_expand_sg_scalar, ec_expand_sg_avx2, ec_expand_sg_avx512, ec_expand_sg_neon;
-ec_gemv_sg_fn ec_gemv_sg_scalar, ec_gemv_sg_avx2, ec_gemv_sg_avx512, ec_gemv_sg_neon;
-ec_spmm_csr_fn ec_spmm_csr_scalar, ec_spmm_csr_avx2, ec_spmm_csr_avx512, ec_spmm_csr_neon;
-ec_csr_pairs_fn ec_csr_pairs_avx512;
-ec_csr_pack_fn ec_csr_pack_avx512;
-ec_csr_finish_fn ec_csr_finish_avx512;
-ec_csr8_finish_fn ec_csr8_finish_avx512;
-ec_spmm_csr8_fn ec_spmm_csr8_scalar, ec_spmm_csr8_avx2, ec_spmm_csr8_avxvnni, ec_spmm_csr8_avx512vnni, ec_spmm_csr8_neon, ec_spmm_csr8_neondot;
-ec_pack_csr8_fn ec_pack_csr8_scalar, ec_pack_csr8_avx2, ec_pack_csr8_avx512vnni, ec_pack_csr8_neon;
-ec_spmv_csr_fn ec_spmv_csr_scalar, ec_spmv_csr_avx2, ec_spmv_csr_avx512, ec_spmv_csr_avx512fp16;
-ec_spmv_sell_fn ec_spmv_sell_avx512fp16, ec_spmv_sell_avx512;
-ec_spmv_masks8_fn ec_spmv_masks8_avx512vnni;
-ec_csr8_panels_fn ec_csr8_panels_avx512vnni;
-ec_spmv_masks_fn ec_spmv_masks_avx2, ec_spmv_masks_avx512;
-ec_spmm_masks_fn ec_spmm_masks_avx512;
-ec_spmm_nm_tile_fn ec_spmm_nm_tile_avx2, ec_spmm_nm_tile_avx512;
-ec_nm_inputs_fn ec_nm_inputs_scalar, ec_nm_inputs_avx512;
-ec_nm_lanes_fn ec_nm_lanes_avx512fp16;
-ec_nm_rows_fn ec_nm_rows_scalar, ec_nm_rows_avx512;
-ec_spmm_nm8_fn ec_spmm_nm8_scalar, ec_spmm_nm8_avx2, ec_spmm_nm8_avx512vbmi, ec_spmm_nm8_neondot;
-ec_planes_s8_fn ec_planes_s8_avx512vnni, ec_planes_s8_avx512fp16;
-ec_planes_s8_pack_fn ec_planes_s8_pack_avx512vnni;
-ec_gather_s8_fn ec_gather_s8_scalar, ec_gather_s8_avx2;
-ec_transpose_f32_fn ec_transpose_f32_scalar, ec_transpose_f32_avx2, ec_transpose_f32_neon;
-ec_expand_s8_fn ec_expand_s8_scalar, ec_expand_s8_avx2, ec_expand_s8_neon;
-ec_activation_fn ec_activation_scalar, ec_activation_avx2, ec_activation_avx512, ec_activation_neon;
-ec_crc32_fn ec_crc32_avx512, ec_crc32_neondot;
 extern const ec_kd_loss_impl ec_kd_loss_scalar, ec_kd_loss_avx2, ec_kd_loss_avx512, ec_kd_loss_neon;
 
 static const struct { int isa; ec_gemm_s8c_impl impl; } GEMM_S8C[] = {
@@ -442,7 +409,11 @@ ec_pack_csr8_fn *ec_use_pack_csr8(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[
 ec_csr8_finish_fn *ec_use_csr8_finish(void) { CHOOSE(SPMM_CSR8, i) return SPMM_CSR8[i].finish; }
 const int32_t *ec_use_csr8_dense_tokens(void) { CHOOSE(CSR8_DENSE, i) return CSR8_DENSE[i].tokens; }
 ec_spmv_csr_fn *ec_use_spmv_csr(void) { CHOOSE(SPMV_CSR, i) return SPMV_CSR[i].fn; }
-ec_spmv_sell_fn *ec_use_spmv_sell(const ec_csr *w) { CHOOSE(SPMV_CSR, i) return w->short_indices ? SPMV_CSR[i].sell : SPMV_CSR[i].sell_wide; }
+ec_spmv_sell_fn *ec_use_spmv_sell(const ec_csr *w)
+{
+    CHOOSE(SPMV_CSR, i)
+    return w->short_indices ? SPMV_CSR[i].sell : SPMV_CSR[i].sell_wide;
+}
 ec_spmv_masks_fn *ec_use_spmv_masks(void) { CHOOSE(SPMV_MASKS, i) return SPMV_MASKS[i].fn; }
 ec_spmm_masks_fn *ec_use_spmm_masks(void) { CHOOSE(SPMV_MASKS, i) return SPMV_MASKS[i].few; }
 static int masks8_entry(void)
@@ -470,6 +441,8 @@ ec_activation_fn *ec_use_activation(void) { CHOOSE(ACTIVATION, i) return ACTIVAT
 const ec_kd_loss_impl *ec_use_kd_loss(void) { CHOOSE(KD_LOSS, i) return KD_LOSS[i].impl; }
 ec_crc32_fn *ec_use_crc32(void) { CHOOSE(CRC32, i) return CRC32[i].fn; }
 
+/* ---- what explain names ---------------------------------------------------------------------------------------------- */
+
 static int later(int isa, int other) { return isa > other ? isa : other; }
 
 const char *ec_variant(const char *op)
@@ -489,32 +462,24 @@ const char *ec_variant(const char *op)
     CHOOSE(ACTIVATION, act)
     CHOOSE(KD_LOSS, kd)
     CHOOSE(CRC32, crc)
-    if (!strcmp(op, "gemm_s8c"))
-        return ISA_NAMES[GEMM_S8C[s8c].isa];
-    if (!strcmp(op, "spmm_nm8")) /* the tile of few rows, and its own */
-        return ISA_NAMES[later(GEMM_S8C[gemm_s8c_entry(1)].isa, later(SPMM_NM8[nm8].isa, PLANES_S8[planes].isa))];
-    if (!strcmp(op, "gemm_f32"))
-        return ISA_NAMES[GEMM_F32[f32].isa];
-    if (!strcmp(op, "spmm_nm")) /* the same */
-        return ISA_NAMES[later(GEMM_F32[f32].isa, NM_LANES[lanes].isa)];
-    if (!strcmp(op, "gemm_s4g"))
-        return ISA_NAMES[GEMM_S4G[s4g].isa];
-    if (!strcmp(op, "gemm_s8g"))
-        return ISA_NAMES[GEMM_S8G[s8g].isa];
-    if (!strcmp(op, "spmm_csr"))
-        return ISA_NAMES[later(SPMM_CSR[csr].isa, SPMV_CSR[row].isa)];
-    if (!strcmp(op, "spmm_csr8"))
-        return ISA_NAMES[later(SPMM_CSR8[csr8].isa, SPMV_CSR[row].isa)];
-    if (!strcmp(op, "quantize_groups"))
-        return ISA_NAMES[QUANTIZE_GROUPS[groups].isa];
-    if (!strcmp(op, "quantize_rows"))
-        return ISA_NAMES[QUANTIZE_ROWS[rows].isa];
-    if (!strcmp(op, "activation"))
-        return ISA_NAMES[ACTIVATION[act].isa];
-    if (!strcmp(op, "kd_loss"))
-        return ISA_NAMES[KD_LOSS[kd].isa];
-    if (!strcmp(op, "crc32"))
-        return ISA_NAMES[CRC32[crc].isa];
+    const struct { const char *op; int isa; } served[] = {
+        {"gemm_f32", GEMM_F32[f32].isa},
+        {"gemm_s8c", GEMM_S8C[s8c].isa},
+        {"gemm_s4g", GEMM_S4G[s4g].isa},
+        {"gemm_s8g", GEMM_S8G[s8g].isa},
+        {"spmm_csr", later(SPMM_CSR[csr].isa, SPMV_CSR[row].isa)},
+        {"spmm_csr8", later(SPMM_CSR8[csr8].isa, SPMV_CSR[row].isa)},
+        {"spmm_nm", later(GEMM_F32[f32].isa, NM_LANES[lanes].isa)}, /* the dense tile, or kernels of its own */
+        {"spmm_nm8", later(GEMM_S8C[gemm_s8c_entry(1)].isa, later(SPMM_NM8[nm8].isa, PLANES_S8[planes].isa))}, /* likewise */
+        {"quantize_rows", QUANTIZE_ROWS[rows].isa},
+        {"quantize_groups", QUANTIZE_GROUPS[groups].isa},
+        {"activation", ACTIVATION[act].isa},
+        {"kd_loss", KD_LOSS[kd].isa},
+        {"crc32", CRC32[crc].isa},
+    };
+    for (size_t i = 0; i < sizeof served / sizeof *served; i++)
+        if (!strcmp(op, served[i].op))
+            return ISA_NAMES[served[i].isa];
     return NULL;
 }
 
@@ -564,6 +529,8 @@ const char *ec_variant_for(const char *op, int64_t m, int64_t form)
         return nm_variant(m, (int)form);
     return !strcmp(op, "spmm_nm8") ? nm8_variant(m, (int)form) : ec_variant(op);
 }
+
+/* ---- the cap --------------------------------------------------------------------------------------------------------- */
 
 static int isa_index(const char *name)
 {

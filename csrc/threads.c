@@ -19,8 +19,8 @@
 
 enum {
     STACK_BYTES = 1 << 19,
-    SPIN_NS = 200000, /* a worker waits so long awake: calls come in bursts, and some kernels wake a thread on its waker's CPU */
-    LATE_NS = 50000    /* what a job for several threads is taken to cost while they do not come */
+    SPIN_NS = 200000, /* how long a worker waits awake: calls come in bursts, and some kernels wake a thread on its waker's CPU */
+    LATE_NS = 50000   /* what a job for several threads is taken to cost while they do not come */
 };
 #define OPEN ((uint64_t)1 << 31)
 
@@ -28,12 +28,12 @@ static struct {
     atomic_int busy;            /* a job is running */
     _Atomic uint64_t gate;      /* job number << 32 | OPEN | threads the job wants << 16 | workers inside */
     atomic_int sleeping;        /* workers in pthread_cond_wait */
-    atomic_int started;         /* workers that exist; written by who is busy */
+    atomic_int started;         /* workers that exist; written by the thread that holds busy */
     ec_task *task;              /* the job */
     void *ctx;
     int threads;
     struct {
-        _Alignas(64) atomic_llong next; /* a line each: threads would wait for it */
+        _Alignas(64) atomic_llong next; /* a cache line each: no thread waits for another's */
         int64_t end;
     } part[EC_MAX_THREADS];             /* of the indices */
     pthread_mutex_t lock;
@@ -165,7 +165,7 @@ int ec_parallel(int threads, int64_t count, ec_task *task, void *ctx)
     const fp_mode was = fp_default();
     int idle = 0;
     threads = (int)EC_MIN(threads, count);
-    if (threads > 1) /* before the pool is busy: a child forked in between would find it so for ever */
+    if (threads > 1) /* before the pool is busy: a child forked in between would find it busy for ever */
         pthread_once(&once, register_fork_handler);
     if (threads < 2 || !atomic_compare_exchange_strong(&pool.busy, &idle, 1)) {
         for (int64_t i = 0; i < count; i++)

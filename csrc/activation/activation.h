@@ -5,6 +5,7 @@
 
 /* y[rows][ldy] = act(y), cols of each row. Every activation but relu, which the tiles do. */
 typedef void ec_activation_fn(int act, int64_t rows, int64_t cols, float *y, int64_t ldy);
+ec_activation_fn ec_activation_scalar, ec_activation_avx2, ec_activation_avx512, ec_activation_neon;
 
 /* The activations that are exact on every ISA: the same float32 operations in the same order. NaN as 0x7FC00000. */
 EC_INLINE float ec_clamp_activation(int act, float v)

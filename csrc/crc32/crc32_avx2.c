@@ -1,13 +1,13 @@
-/* CRC-32, AVX2 with PCLMULQDQ: four registers of 16 bytes are carried 64 bytes on at a time by carry-less products, after Gopal et al., "Fast
- * CRC computation for generic polynomials using PCLMULQDQ" (Intel, 2009). What is left, 16 bytes with the same remainder, goes through the
- * scalar loop. */
+/* CRC-32, AVX2 with PCLMULQDQ: carry-less products carry four registers of 16 bytes on, 64 bytes at a time, after Gopal et al., "Fast
+ * CRC computation for generic polynomials using PCLMULQDQ" (Intel, 2009). What is left, 16 bytes with the same remainder, goes through
+ * the scalar loop. */
 #include "crc32.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2,pclmul")
 
-/* Bits are mirrored: bit i of a register is x^(127-i), bit i of a half x^(63-i), and the product of two halves comes out times x. To carry a
- * register d bits on, its low half is multiplied by x^(d+63) and its high half by x^(d-1), modulo P = x^32 + 0x04C11DB7:
+/* Bits are mirrored: bit i of a register is x^(127-i), bit i of a half x^(63-i), and the product of two halves comes out times x. To carry
+ * a register d bits on, its low half is multiplied by x^(d+63) and its high half by x^(d-1), modulo P = x^32 + 0x04C11DB7:
  *     def power(n): return 1 if n == 0 else (c := power(n - 1) << 1) ^ (0x104C11DB7 if c >> 32 else 0)
  *     [int(f"{power(d + e):064b}"[::-1], 2) for d in (512, 128) for e in (63, -1)] */
 static const uint64_t BY_64[2] = {0x653D982200000000, 0xCAD38E8F00000000}, BY_16[2] = {0x65673B4600000000, 0x9BA54C6F00000000};

@@ -1,11 +1,11 @@
-/* CRC-32, AVX-512 with VPCLMULQDQ: crc32_avx2.c with four registers of 64 bytes. Not every CPU with AVX-512 has the wide multiplication: one
- * without it goes on to AVX2. */
+/* CRC-32, AVX-512 with VPCLMULQDQ: crc32_avx2.c with four registers of 64 bytes. A CPU with AVX-512 that has no wide multiplication
+ * takes the AVX2 code. */
 #include "crc32.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512dq,vpclmulqdq,pclmul")
 
-/* As there, d = 2048, 512 and 128 bits. */
+/* As there, for d = 2048, 512 and 128 bits. */
 static const uint64_t BY_256[2] = {0x7CC8E1E700000000, 0x03F9F86300000000}, BY_64[2] = {0x653D982200000000, 0xCAD38E8F00000000},
                       BY_16[2] = {0x65673B4600000000, 0x9BA54C6F00000000};
 

@@ -1,5 +1,5 @@
-/* Looking for NaN and infinity among scales that lie apart. Plain C: compilers make vectors of a row, and the rows to come are asked for,
- * which hardware does not do at the distance of records. */
+/* Looking for NaN and infinity among scales that lie apart. Plain C: compilers vectorise a row. Rows to come are prefetched, which
+ * hardware does not do at the distance of records. */
 #include "../gemm_s4g/gemm_s4g.h"
 
 EC_INLINE int row_is_bad(const uint8_t *row, int64_t per, int bytes)

@@ -4,10 +4,7 @@
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2,fma,f16c")
 
-EC_INLINE __m256 floats(const uint8_t *at, int scale_bytes)
-{
-    return scale_bytes == 2 ? _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)at)) : _mm256_loadu_ps((const float *)(const void *)at);
-}
+#include "../gemm_s4g/record_ymm.h"
 
 void ec_expand_sg_avx2(const ec_grouped *w, int bits, int64_t groups, int64_t col0, int64_t k0, int64_t k, float *out)
 {
@@ -19,11 +16,11 @@ void ec_expand_sg_avx2(const ec_grouped *w, int bits, int64_t groups, int64_t co
         const int64_t begin = p, end = EC_MIN(k0 + k, (p / w->group + 1) * w->group);
         for (int h = 0; h < 2; h++) {
             const int c0 = column + 8 * h;
-            const __m256 scale = floats(r + w->scale_bytes * c0, w->scale_bytes);
-            const __m256 offset = has_offset ? floats(r + w->scale_bytes * (EC_STRIP + c0), w->scale_bytes) : _mm256_setzero_ps();
+            const __m256 scale = floats_at(r + w->scale_bytes * c0, w->scale_bytes);
+            const __m256 offset = has_offset ? floats_at(r + w->scale_bytes * (EC_STRIP + c0), w->scale_bytes) : _mm256_setzero_ps();
             __m256i zero = _mm256_set1_epi32(1 << (bits - 1));
             if (w->zero == EC_ZERO_POINT)
-                zero = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(ec_record_zeros(r, w->scale_bytes) + c0)));
+                zero = zeros_at(ec_record_zeros(r, w->scale_bytes) + c0);
             for (p = begin; p < end; p += 4) {
                 const int64_t quad = p % w->group / 4;
                 const uint8_t *at = r + header + ((bits == 8 ? quad : quad / 2) * EC_STRIP + c0) * 4;

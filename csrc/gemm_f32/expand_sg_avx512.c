@@ -4,10 +4,7 @@
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl")
 
-EC_INLINE __m512 floats(const uint8_t *at, int scale_bytes)
-{
-    return scale_bytes == 2 ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)at)) : _mm512_loadu_ps(at);
-}
+#include "../gemm_s4g/record_zmm.h"
 
 void ec_expand_sg_avx512(const ec_grouped *w, int bits, int64_t groups, int64_t col0, int64_t k0, int64_t k, float *out)
 {
@@ -17,11 +14,11 @@ void ec_expand_sg_avx512(const ec_grouped *w, int bits, int64_t groups, int64_t 
     for (int64_t p = k0; p < k0 + k;) {
         const uint8_t *r = strip + p / w->group * record;
         const int64_t end = EC_MIN(k0 + k, (p / w->group + 1) * w->group);
-        const __m512 scale = floats(r + w->scale_bytes * column, w->scale_bytes);
-        const __m512 offset = has_offset ? floats(r + w->scale_bytes * (EC_STRIP + column), w->scale_bytes) : _mm512_setzero_ps();
+        const __m512 scale = floats_at(r + w->scale_bytes * column, w->scale_bytes);
+        const __m512 offset = has_offset ? floats_at(r + w->scale_bytes * (EC_STRIP + column), w->scale_bytes) : _mm512_setzero_ps();
         __m512i zero = _mm512_set1_epi32(1 << (bits - 1));
         if (w->zero == EC_ZERO_POINT)
-            zero = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(ec_record_zeros(r, w->scale_bytes) + column)));
+            zero = zeros_at(ec_record_zeros(r, w->scale_bytes) + column);
         for (; p < end; p += 4) {
             const int64_t quad = p % w->group / 4;
             __m512i v = _mm512_loadu_si512(r + header + ((bits == 8 ? quad : quad / 2) * EC_STRIP + column) * 4);

@@ -3,17 +3,7 @@
 #ifdef EC_ARM64
 #include <arm_neon.h>
 
-EC_INLINE float32x4_t floats(const uint8_t *at, int scale_bytes)
-{
-    return scale_bytes == 2 ? vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(at))) : vreinterpretq_f32_u8(vld1q_u8(at));
-}
-
-EC_INLINE int32x4_t bytes(const uint8_t *at)
-{
-    uint32_t four;
-    memcpy(&four, at, 4);
-    return vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(four)))));
-}
+#include "../gemm_s4g/record_neon.h"
 
 void ec_expand_sg_neon(const ec_grouped *w, int bits, int64_t groups, int64_t col0, int64_t k0, int64_t k, float *out)
 {
@@ -25,9 +15,10 @@ void ec_expand_sg_neon(const ec_grouped *w, int bits, int64_t groups, int64_t co
         end = EC_MIN(k0 + k, (begin / w->group + 1) * w->group);
         for (int h = 0; h < EC_PANEL / 4; h++) {
             const int c0 = (int)(col0 % EC_STRIP) + 4 * h;
-            const float32x4_t scale = floats(r + w->scale_bytes * c0, w->scale_bytes);
-            const float32x4_t offset = has_offset ? floats(r + w->scale_bytes * (EC_STRIP + c0), w->scale_bytes) : vdupq_n_f32(0);
-            const int32x4_t zero = w->zero == EC_ZERO_POINT ? bytes(ec_record_zeros(r, w->scale_bytes) + c0) : vdupq_n_s32(1 << (bits - 1));
+            const float32x4_t scale = floats_at(r + w->scale_bytes * c0, w->scale_bytes);
+            const float32x4_t offset = has_offset ? floats_at(r + w->scale_bytes * (EC_STRIP + c0), w->scale_bytes) : vdupq_n_f32(0);
+            const int32x4_t zero = w->zero == EC_ZERO_POINT ? vreinterpretq_s32_u32(zeros_at(ec_record_zeros(r, w->scale_bytes) + c0))
+                                                          : vdupq_n_s32(1 << (bits - 1));
             for (int64_t p = begin; p < end; p += 4) {
                 const int64_t quad = p % w->group / 4;
                 uint8x16_t v = vld1q_u8(r + header + ((bits == 8 ? quad : quad / 2) * EC_STRIP + c0) * 4);

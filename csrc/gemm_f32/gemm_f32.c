@@ -1,8 +1,8 @@
 /* float32 GEMM, the driver: transpose x into activation panels, split the output, call the tile.
  *
  * Groups of up to three weight panels are the outer loop and blocks of k the next, so that a group's block stays in L2
- * while the rows of a section (grid.h) pass by; y carries the sums from block to block. Weights that are not packed, or not float32, are made
- * into panels block by block in scratch. */
+ * while the rows of a section (grid.h) pass by; y carries the sums from block to block. Weights that are not packed, or
+ * not float32, become panels block by block in scratch. */
 #include "gemm_f32.h"
 #include "../grid.h"
 #include "../activation/activation.h"
@@ -47,7 +47,7 @@ enum { SCRATCH = BLOCK_K * EC_TILE_COLS + 16 };
 
 static int is_packed(const job *j) { return !j->ldw && !j->w8 && !j->grouped; }
 
-/* Where a tile's panel begins. Between panels is room for what the last store of a transposition writes too much. */
+/* Where a tile's panel begins. The last store of a transposition may write past its panel: there is room between them. */
 static int64_t panel_at(int64_t row, int64_t tile, int64_t k) { return row * k + tile * EC_PANEL; }
 
 size_t ec_gemm_f32_workspace(int64_t m, int64_t k, int packed, int threads)
@@ -66,7 +66,7 @@ static void pack_tile(void *ctx, int64_t tile, int thread)
         j->transpose(mr, j->k, j->x + row * j->ldx, j->ldx, panel, mr);
         return;
     }
-    /* Copies of a fixed size, of which the next overwrites what is too much. */
+    /* Copies of a fixed size: what is too much, the next one overwrites. */
     const int64_t whole = mr <= 8 && row + 8 <= j->m ? j->k : 0;
     for (int64_t c = 0; c < whole; c++)
         memcpy(panel + c * mr, j->x + c * j->ldx + row, 32);
@@ -114,8 +114,8 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
             w = j->w + panel0 * EC_PANEL * j->k + k0 * EC_PANEL;
         else
             make_panels(j, col0, nv, k0, k, scratch);
-        /* The weights this thread most likely takes next come into L2 while it works on these: the next block of k, or
-         * the first of another group. */
+        /* The weights that this thread most likely takes next come into L2 while it works on these: the next block of k,
+         * or the first of another group. */
         const float *ahead = w + k * EC_PANEL;
         int64_t ahead_lines = 0;
         if (packed && j->m > FEW) {
@@ -175,13 +175,13 @@ static void gemv_chunk(void *ctx, int64_t strip, int thread)
 /* Inputs that the last group lacks. */
 static int64_t missing(const job *j) { return ec_div_up(j->k, j->grouped->group) * j->grouped->group - j->k; }
 
-/* Few rows, and room for the missing inputs in what is other weights' scratch: groups of tens of thousands may lack more. */
+/* Few rows, if the scratch that other weights need has room for the missing inputs: groups of tens of thousands may lack more. */
 static int is_gemv(const job *j) { return j->grouped && j->m <= FEW && j->m * missing(j) <= SCRATCH; }
 
 static void run_gemv(job *j)
 {
     j->gemv_sg = ec_use_gemv_sg();
-    /* Whole groups, so that the kernel has no rest. */
+    /* Zeros up to a whole group, so that the kernel has no remainder. */
     memset(j->panel + j->m * j->k, 0, sizeof(float) * (size_t)(j->m * missing(j)));
     ec_parallel(j->threads, ec_div_up(j->n, EC_STRIP), gemv_chunk, j);
 }
@@ -209,7 +209,7 @@ static int run(job *j, int threads, void *workspace, size_t size)
     j->panels = ec_div_up(j->n, EC_PANEL);
     j->groups = ec_div_up(j->panels, j->impl->vecs);
     j->tiles = ec_div_up(j->m, j->impl->rows);
-    j->panel = (float *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+    j->panel = ec_line_from(workspace);
     j->scratch = j->panel + panel_at(j->m, j->m, j->k);
     /* A few rows of packed weights are one stream through all of k. */
     j->blocks = j->k == 0 || (j->m <= FEW && packed) ? 1 : ec_div_up(j->k, BLOCK_K);
@@ -283,11 +283,12 @@ int ec_gemm_f32_add(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx
     if (size < ec_gemm_f32_add_workspace(m, n, k))
         return EC_E_WORKSPACE;
     const size_t used = ec_gemm_f32_workspace(m, k, 1, 1);
-    float *panels = (float *)(((uintptr_t)workspace + used + 63) & ~(uintptr_t)63);
+    float *panels = ec_line_from((char *)workspace + used);
     turning t = {.n = n, .k = k, .ldw = ldw, .w = w, .panels = panels};
     if (m == 0 || n == 0 || k == 0)
         return EC_OK;
     ec_parallel(ec_threads_that_pay(threads, 0.2 * (double)n * (double)k), ec_div_up(k, TURN_ROWS), turn_rows, &t);
-    job j = {.m = m, .n = n, .k = k, .x = x, .ldx = ldx, .x_turned = x_turned, .add = 1, .w = panels, .act = EC_ACT_NONE, .y = y, .ldy = ldy};
+    job j = {.m = m, .n = n, .k = k, .x = x, .ldx = ldx, .x_turned = x_turned, .add = 1, .w = panels, .act = EC_ACT_NONE, .y = y,
+             .ldy = ldy};
     return run(&j, threads, workspace, used);
 }

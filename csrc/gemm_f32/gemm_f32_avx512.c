@@ -4,6 +4,8 @@
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,prfchw")
 
+#include "../zmm.h"
+
 EC_INLINE __mmask16 columns(const ec_gemm_f32_tile *t, int v)
 {
     const int left = t->cols - 16 * v;
@@ -73,7 +75,7 @@ EC_INLINE void tile(int mr, int nv, int unroll, const ec_gemm_f32_tile *t)
 #pragma GCC unroll 3
             for (int v = 0; v < nv; v++)
                 acc[i][v] = _mm512_fmadd_ps(_mm512_set1_ps(x[i]), _mm512_loadu_ps(w + v * t->panel), acc[i][v]);
-    const __m512i relu = _mm512_set1_epi32(0x18181800); /* see gemm_s8c_zmm.h */
+    const __m512i relu = _mm512_set1_epi32(FIX_NAN_AND_RELU);
 #pragma GCC unroll 3
     for (int v = 0; v < nv; v++) {
         const __mmask16 mask = columns(t, v);

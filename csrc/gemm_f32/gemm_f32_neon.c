@@ -76,8 +76,6 @@ EC_INLINE void tile(int mr, int sets, const ec_gemm_f32_tile *t)
         }
 }
 
-ec_gemm_f32_tile_fn ec_gemm_f32_tile_neon;
-
 /* The tile stores whole vectors: a panel of which fewer columns exist goes through a buffer. */
 static void ragged(int mr, const ec_gemm_f32_tile *t)
 {

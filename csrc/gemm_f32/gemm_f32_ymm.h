@@ -1,4 +1,6 @@
 /* What the 256-bit float32 tiles share. Included inside their target region. */
+#include "../ymm.h"
+
 /* 8 columns of one row: half h of the tile. */
 EC_INLINE void finish(const ec_gemm_f32_tile *t, int i, int h, __m256 acc)
 {
@@ -6,7 +8,7 @@ EC_INLINE void finish(const ec_gemm_f32_tile *t, int i, int h, __m256 acc)
     float *y = t->y + i * t->ldy + 8 * h;
     if (left <= 0)
         return;
-    const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(left), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    const __m256i mask = first_lanes(left);
     if (!t->first)
         acc = _mm256_add_ps(acc, left >= 8 ? _mm256_loadu_ps(y) : _mm256_maskload_ps(y, mask));
     if (t->last) {

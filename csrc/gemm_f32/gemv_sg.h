@@ -1,8 +1,10 @@
 /* Grouped weights times up to 3 rows of floats, the weights made in registers. Included inside a target region, after the vectors of
- * the ISA: LANES floats, CHAINS sums of an output, and for vectors load, words (of codes), field (v & mask | magic), floats, bytes, set1, sub, fused (multiply-add), store, shifted.
+ * the ISA: LANES floats each, CHAINS sums of an output, and on vectors load, store, words (of codes), bytes, floats, set1, set1_bits,
+ * add, sub, fused (multiply-add), field (v & mask | magic), shifted.
  *
- * A code becomes a float without a conversion: masked where it lies in its word and put under the exponent whose unit is that bit, it is
- * 2^(23 - bit) + code; the difference to that is exact. Bits from 20 on (16 for bytes) are not all mantissa: one shift brings them down. */
+ * A code becomes a float without a conversion: masked where it lies in its word and put under the exponent whose unit is that bit, it
+ * is 2^(23 - bit) + code; the difference to that power is exact. Bits from 20 on (16 for bytes) do not fit the mantissa: one shift
+ * brings them down. */
 enum { H = EC_STRIP / LANES };
 
 /* A code's mask in its word, what is put over it, and the same plus the middle of the codes. Read where they are used: they are more
@@ -17,7 +19,8 @@ static const place NIBBLES[8] = {AT(4, 0), AT(4, 4), AT(4, 8), AT(4, 12), AT(4, 
 static const place BYTES[4] = {AT(8, 0), AT(8, 8), AT(8, 0), AT(8, 8)};
 
 /* Adds the products of one word of codes per output: `vecs` vectors of outputs, 8 inputs (bytes: 4). */
-EC_INLINE void word(int mr, int bits, int affine, int vecs, const uint8_t *codes, const float *x, const vec *a, const vec *b, vec (*acc)[3][H])
+EC_INLINE void word(int mr, int bits, int affine, int vecs, const uint8_t *codes, const float *x, const vec *a, const vec *b,
+                    vec (*acc)[3][H])
 {
     vec v[H];
     EC_UNROLL(8)
@@ -66,7 +69,8 @@ EC_INLINE void outputs(int mr, int bits, int affine, int h0, int vecs, const ec_
         for (int h = 0; h < vecs; h++) {
             if (affine) {
                 a[h] = has_offset ? floats(record, scale_bytes, 0, h0 + h) : set1(1);
-                b[h] = has_offset ? floats(record, scale_bytes, 1, h0 + h) : sub(set1(0), bytes(ec_record_zeros(record, scale_bytes) + LANES * (h0 + h)));
+                b[h] = has_offset ? floats(record, scale_bytes, 1, h0 + h)
+                                  : sub(set1(0), bytes(ec_record_zeros(record, scale_bytes) + LANES * (h0 + h)));
             }
             EC_UNROLL(2)
             for (int c = 0; c < CHAINS; c++)

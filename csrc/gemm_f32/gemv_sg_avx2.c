@@ -4,6 +4,8 @@
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2,fma,f16c")
 
+#include "../gemm_s4g/record_ymm.h"
+
 enum { LANES = 8, CHAINS = 1 };
 typedef __m256 vec;
 
@@ -19,16 +21,7 @@ EC_INLINE vec shifted(vec v, int down) { return _mm256_castsi256_ps(_mm256_srli_
 
 EC_INLINE vec field(vec v, vec mask, vec magic) { return _mm256_or_ps(_mm256_and_ps(v, mask), magic); }
 
-EC_INLINE vec bytes(const uint8_t *at)
-{
-    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)at)));
-}
-
-EC_INLINE vec floats(const uint8_t *record, int scale_bytes, int which, int h)
-{
-    const uint8_t *at = record + scale_bytes * (EC_STRIP * which + LANES * h);
-    return scale_bytes == 2 ? _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)at)) : words(at);
-}
+EC_INLINE vec bytes(const uint8_t *at) { return _mm256_cvtepi32_ps(zeros_at(at)); }
 
 #include "gemv_sg.h"
 

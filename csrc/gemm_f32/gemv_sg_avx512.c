@@ -1,9 +1,11 @@
-/* Few rows times grouped weights, AVX-512: 32 outputs at a time. One row of int4 has a kernel of its own, for which the header's takes
- * too many instructions: a nibble is the index of a table of floats. */
+/* Few rows times grouped weights, AVX-512: 32 outputs at a time. One row of int4 has a kernel of its own, in which a nibble is the
+ * index of a table of floats: gemv_sg.h would take too many instructions. */
 #include "gemm_f32.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl")
+
+#include "../gemm_s4g/record_zmm.h"
 
 enum { LANES = 16, CHAINS = 2 };
 typedef __m512 vec;
@@ -24,16 +26,7 @@ EC_INLINE vec field(vec v, vec mask, vec magic)
     return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(a, b, c, 0xEA)); /* a & b | c */
 }
 
-EC_INLINE vec bytes(const uint8_t *at)
-{
-    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)at)));
-}
-
-EC_INLINE vec floats(const uint8_t *record, int scale_bytes, int which, int h)
-{
-    const uint8_t *at = record + scale_bytes * (EC_STRIP * which + LANES * h);
-    return scale_bytes == 2 ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)at)) : words(at);
-}
+EC_INLINE vec bytes(const uint8_t *at) { return _mm512_cvtepi32_ps(zeros_at(at)); }
 
 #include "gemv_sg.h"
 
@@ -45,13 +38,13 @@ EC_INLINE vec fused_mem(vec w, const float *x, vec sum)
 }
 
 /* The floats of eight nibbles of 16 words each, in the order of the inputs. vpermps takes the lowest four bits of a word as its index;
- * vpermw the lowest bits of the upper half, for which the floats' upper halves will do. So two nibbles of a word need no shift. Codes of
- * two nibbles come as in gemv_sg.h, as the permutations' units are busy. */
+ * vpermw the lowest bits of the upper half, for which the floats' upper halves will do. So two nibbles of a word need no shift. Two
+ * others are made as in gemv_sg.h, as the permutations' unit is busy. */
 EC_INLINE void nibbles(__m512i v, int middle, vec *w)
 {
     const vec table = _mm512_sub_ps(_mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), set1((float)middle));
-    const __m512i by_twos = _mm512_setr_epi32(0x30001, 0x70005, 0xB0009, 0xF000D, 0x130011, 0x170015, 0x1B0019, 0x1F001D, 0x30001, 0x70005, 0xB0009,
-                                              0xF000D, 0x130011, 0x170015, 0x1B0019, 0x1F001D);
+    const __m512i by_twos = _mm512_setr_epi32(0x30001, 0x70005, 0xB0009, 0xF000D, 0x130011, 0x170015, 0x1B0019, 0x1F001D,
+                                              0x30001, 0x70005, 0xB0009, 0xF000D, 0x130011, 0x170015, 0x1B0019, 0x1F001D);
     const __m512i halves = _mm512_permutexvar_epi16(by_twos, _mm512_castps_si512(table)), by4 = _mm512_srli_epi32(v, 4),
                   by8 = _mm512_srli_epi32(v, 8), by12 = _mm512_srli_epi32(v, 12);
     w[0] = _mm512_permutexvar_ps(v, table);
@@ -79,7 +72,8 @@ EC_INLINE void one_row(int kind, const ec_gemv_sg *t)
         for (int h = 0; h < H; h++) {
             scale[h] = floats(record, scale_bytes, 0, h);
             if (kind != EC_ZERO_MIDDLE)
-                other[h] = kind == EC_ZERO_POINT ? bytes(ec_record_zeros(record, scale_bytes) + LANES * h) : floats(record, scale_bytes, 1, h);
+                other[h] = kind == EC_ZERO_POINT ? bytes(ec_record_zeros(record, scale_bytes) + LANES * h)
+                                                 : floats(record, scale_bytes, 1, h);
             EC_UNROLL(4)
             for (int s = 0; s < SUMS; s++)
                 acc[h][s] = set1(0);

@@ -31,7 +31,7 @@ void ec_transpose_f32_avx2(int rows, int64_t k, const float *x, int64_t ldx, flo
         memcpy(out, x, 4 * (size_t)k);
         return;
     }
-    /* From the last rows on: what they store too much of a line of 12 is where the first ones of the next line go. */
+    /* From the last rows on: what they store past a line of 12, the first rows of the next line overwrite. */
     for (int r = (int)(stride - 1) / 8 * 8; r >= 0; r -= 8)
         if (rows - r >= 8)
             eight_rows(8, k, x + r * ldx, ldx, out + r, stride);

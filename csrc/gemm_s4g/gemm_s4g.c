@@ -42,11 +42,11 @@ static int64_t row_bytes(int by_rows, int64_t k, int64_t group)
 size_t ec_gemm_s4g_workspace(int64_t m, int64_t k, const ec_grouped *w)
 {
     const size_t rows = k == 0 ? 0 : (size_t)(m * row_bytes(1, k, w->group));
-    return rows + (w->permutation ? 4 * (size_t)m * (size_t)k : 0) + 128; /* of which tiles may read 64 behind the last sums */
+    return rows + (w->permutation ? 4 * (size_t)m * (size_t)k : 0) + 128; /* tiles may read 64 bytes past the last sums */
 }
 size_t ec_gemm_s8g_workspace(int64_t m, int64_t k, const ec_grouped *w) { return ec_gemm_s4g_workspace(m, k, w); }
 
-/* Rows that are quantised already: the same panel by copying. */
+/* Rows that are quantised already become the same panel by copying. */
 static void copy_rows(int mr, const job *j, int64_t row, int8_t *panel)
 {
     const int64_t group = j->w->group;
@@ -85,7 +85,7 @@ static void pack_panel(int mr, const job *j, int64_t row, int8_t *panel)
     j->quantize(mr, j->k, j->w->group, x, ldx, ec_sum_factor(j->bits, j->w->zero), panel);
 }
 
-/* A panel of each row, and its scales and sums taken out to those of the other rows. */
+/* A panel of each row, whose scales and sums move behind the codes of all rows. */
 static void pack_rows(int mr, const job *j, int64_t row, int8_t *rows)
 {
     const int64_t group = j->w->group, ldx = ec_grouped_row_bytes(j->groups, group);
@@ -96,7 +96,7 @@ static void pack_rows(int mr, const job *j, int64_t row, int8_t *rows)
         pack_panel(1, j, row + i, to);
         for (int64_t g = 0; g < j->groups; g++, panel += 8) {
             for (int64_t p = 0; p < group; p += 16, to += 16, panel += 16) {
-                int8_t codes[16]; /* they move by less than that at first */
+                int8_t codes[16]; /* a copy: at first they move by less than 16 bytes */
                 memcpy(codes, panel, 16);
                 memcpy(to, codes, 16);
             }
@@ -123,7 +123,7 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
     const int64_t strip = own.group, col0 = strip * EC_STRIP;
     const int64_t record = (int64_t)ec_record_bytes(j->w, j->bits);
     int mr_before = 0;
-    const int ahead = ec_memory_is_far() ? 2 : own.tile1 - own.tile0 > 1; /* a tile alone loses by it where memory is near */
+    const int ahead = ec_memory_is_far() ? 2 : own.tile1 - own.tile0 > 1; /* a tile alone loses by prefetching where memory is near */
     for (int64_t tile = own.tile0; tile < own.tile1; tile++) {
         const int64_t row = ec_part(j->m, j->tiles, tile);
         const int mr = (int)(ec_part(j->m, j->tiles, tile + 1) - row);
@@ -162,8 +162,8 @@ static int threads_for(const ec_gemm_sg_impl *impl, int bits, int64_t m, int64_t
 int ec_gemm_s4g_threads(int64_t m, int64_t n, int64_t k, int threads) { return threads_for(ec_use_gemm_s4g(m, 32), 4, m, n, k, threads); }
 int ec_gemm_s8g_threads(int64_t m, int64_t n, int64_t k, int threads) { return threads_for(ec_use_gemm_s8g(), 8, m, n, k, threads); }
 
-/* Rows of a tile. Tall ones unpack a code for more rows: they pay where one takes all rows, and in large groups, whose scales weigh less, where
- * none is left half empty. */
+/* Rows of a tile. Tall ones unpack a code for more rows: they pay where one tile takes all rows, and in large groups, whose scales
+ * weigh less, where no tile is left half empty. */
 static int tile_rows(const job *j)
 {
     const int tall = j->impl->tall;
@@ -183,7 +183,7 @@ static int run(job *j, int threads, void *workspace, size_t size)
     j->strips = ec_div_up(j->n, EC_STRIP);
     j->tiles = ec_div_up(j->m, tile_rows(j));
     j->row_bytes = row_bytes(j->impl->by_rows, j->k, j->w->group);
-    j->panel = (int8_t *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+    j->panel = ec_line_from(workspace);
     j->permuted = (float *)(void *)(j->panel + j->m * j->row_bytes + 64);
 
     /* 0.1 ns to quantise a value */

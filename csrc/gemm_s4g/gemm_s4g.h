@@ -5,12 +5,12 @@
 
 enum { EC_STRIP = 32 }; /* outputs of a record */
 
-enum { EC_SQUARES = 32 }; /* most rows of a tile by squares, of 16 x 16 outputs */
+enum { EC_SQUARES = 32 }; /* most rows of a tile that is made of squares of 16 x 16 outputs (AMX) */
 
 /* Whether squares pay: at most a fifth of their rows stays empty, and a block of inputs holds a group. */
 static inline int ec_fills_squares(int64_t m, int64_t group) { return group <= 256 && ec_div_up(m, 16) * 16 * 4 <= 5 * m; }
 
-/* Bytes from row to row of x where a tile wants rows, with room for a panel of one row. The codes of mr rows, group after group, stand
+/* Bytes from row to row of x for tiles that want rows, with room for a panel of one row. The codes of mr rows, group after group, stand
  * before float scale[groups][mr] and int32 sum[groups][mr], as in a panel. */
 static inline int64_t ec_grouped_row_bytes(int64_t groups, int64_t group) { return ec_odd_lines(groups * ec_group_bytes(group, 1)); }
 
@@ -27,10 +27,13 @@ typedef struct {
     float *y;            /* [mr][ldy] */
     int64_t ldy;
     int cols, relu;      /* columns that exist, 1 .. 32 */
-    int same, more;      /* the thread's tile before this one had as many rows; another comes after it: what is set up may stay */
-    int ahead;           /* 1: ask for records ahead of their use, as no tile has had them before; 2: for some much farther ahead, too */
+    int same, more;      /* as in ec_gemm_s8c_tile */
+    int ahead;           /* 1: prefetch records, which no tile has read yet; 2: some much farther ahead, too */
 } ec_gemm_sg_tile;
 typedef void ec_gemm_sg_tile_fn(int mr, const ec_gemm_sg_tile *t);
+ec_gemm_sg_tile_fn ec_gemm_s4g_tile_scalar, ec_gemm_s4g_tile_avx2, ec_gemm_s4g_tile_avx512vnni, ec_gemm_s4g_tile_avx512fp16,
+    ec_gemm_s4g_tile_amx, ec_gemm_s4g_tile_neondot, ec_gemm_s8g_tile_scalar, ec_gemm_s8g_tile_avx2, ec_gemm_s8g_tile_avx512vnni,
+    ec_gemm_s8g_tile_neondot;
 
 static inline int ec_header_bytes(const ec_grouped *w)
 {
@@ -66,7 +69,7 @@ static inline float ec_record_float(const uint8_t *record, int scale_bytes, int 
     return v;
 }
 
-/* Where a record has its zero points, if it has. */
+/* Where the zero points of a record stand (EC_ZERO_POINT). */
 static inline const uint8_t *ec_record_zeros(const uint8_t *record, int scale_bytes) { return record + EC_STRIP * scale_bytes; }
 
 /* Weight p of output i of a record: the exact value rounded once, as dequantize() has it. */
@@ -74,7 +77,8 @@ static inline float ec_record_weight(const uint8_t *record, const ec_grouped *w,
 {
     const uint8_t *codes = record + ec_header_bytes(w);
     const int64_t quad = p / 4;
-    const int code = bits == 8 ? codes[(quad * EC_STRIP + i) * 4 + p % 4] : codes[(quad / 2 * EC_STRIP + i) * 4 + p % 4] >> 4 * (quad & 1) & 15;
+    const int code = bits == 8 ? codes[(quad * EC_STRIP + i) * 4 + p % 4]
+                               : codes[(quad / 2 * EC_STRIP + i) * 4 + p % 4] >> 4 * (quad & 1) & 15;
     const float scale = ec_record_float(record, w->scale_bytes, 0, i);
     if (w->zero == EC_ZERO_OFFSET)
         return fmaf((float)code, scale, ec_record_float(record, w->scale_bytes, 1, i));
@@ -84,12 +88,12 @@ static inline float ec_record_weight(const uint8_t *record, const ec_grouped *w,
 typedef struct {
     ec_gemm_sg_tile_fn *tile;
     int rows;
-    int tall;           /* or so many, where the driver finds that faster; 0 if never */
-    int by_rows;        /* whether it wants x by rows, in squares: ec_fills_squares */
+    int tall;           /* or so many, where tile_rows() finds that faster; 0 if never */
+    int by_rows;        /* whether it wants x as rows: a tile of squares, see ec_fills_squares */
     double macs_per_ns;
 } ec_gemm_sg_impl;
 
-/* For m rows of x in groups of so many inputs. */
+/* The variant for m rows of x and groups of so many inputs. */
 const ec_gemm_sg_impl *ec_use_gemm_s4g(int64_t m, int64_t group);
 const ec_gemm_sg_impl *ec_use_gemm_s8g(void);
 #endif

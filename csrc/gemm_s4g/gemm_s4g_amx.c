@@ -1,8 +1,8 @@
-/* int4 tile, AMX: up to 32 rows x 32 columns, by squares of 16 x 16.
+/* int4 tile, AMX: up to 32 rows x 32 columns, in squares of 16 x 16.
  *
- * The codes of some groups become tiles of signed bytes in L1, their zeros taken off; then each square and group has a tile of int32 sums, which is
- * stored, scaled and added to 16 ZMM of floats, while the tile of the next group is multiplied. Scaling is four operations for 16 outputs, as everywhere,
- * and with the tiles' stores what takes the time in groups of 32. */
+ * The codes of some groups, less their zeros, become tiles of signed bytes in L1. Each square and group then has a tile of int32 sums,
+ * which is stored, scaled and added to 16 ZMM of floats while the tile of the next group is multiplied. Scaling takes four operations
+ * for 16 outputs, as in the other kernels; with the stores of the tiles it takes most of the time in groups of 32. */
 #include "gemm_s4g.h"
 #ifdef EC_X86
 #include <immintrin.h>
@@ -13,22 +13,20 @@ EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,gfni,amx-til
 
 enum {
     SQUARE = 16,
-    BLOCK_INPUTS = 256, /* whose tiles L1 holds beside rows, sums and y */
+    BLOCK_INPUTS = 256, /* their tiles stay in L1 beside rows, sums and y */
     QUADS = 16          /* of a tile at most */
 };
 
-/* The codes of a record, of 16 columns, less their zeros, as rows of a tile: [quads][16][4]. A GFNI product takes a nibble out of a byte, and with a zero
- * of 8 it fills the upper bits with the inverse of the nibble's highest. */
+/* The codes of a record, of 16 columns, less their zeros, as rows of a tile: [quads][16][4]. A GFNI product takes a nibble out of a
+ * byte; for a zero of 8 it also fills the upper bits with the inverse of the nibble's highest bit. */
 EC_INLINE void unpack(int kind, const ec_gemm_sg_tile *t, const uint8_t *record, int v, int8_t *to)
 {
     const uint8_t *codes = record + t->header + 64 * v;
     const __m512i low = _mm512_set1_epi64(kind == EC_ZERO_MIDDLE ? 0x0102040808080808 : 0x0102040800000000);
     const __m512i high = _mm512_set1_epi64(kind == EC_ZERO_MIDDLE ? 0x1020408080808080 : 0x1020408000000000);
     __m512i zero = _mm512_setzero_si512();
-    if (kind == EC_ZERO_POINT) {
-        const uint8_t *points = ec_record_zeros(record, t->scale_bytes) + SQUARE * v;
-        zero = _mm512_mullo_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)points)), _mm512_set1_epi32(0x01010101));
-    }
+    if (kind == EC_ZERO_POINT) /* in each of the four bytes */
+        zero = _mm512_mullo_epi32(zeros_at(ec_record_zeros(record, t->scale_bytes) + SQUARE * v), _mm512_set1_epi32(0x01010101));
     for (int q = 0; q < t->quads; q += 2, codes += 128, to += 128) {
         const __m512i c = _mm512_loadu_si512(codes);
         if (kind == EC_ZERO_MIDDLE) {
@@ -41,7 +39,7 @@ EC_INLINE void unpack(int kind, const ec_gemm_sg_tile *t, const uint8_t *record,
     }
 }
 
-/* Sums of one group, of rows 0 .. 15 or, if below, of those from 16 on: `parts` products, each of `quads` quads. */
+/* Sums of one group, of rows 0 .. 15 or, if `below`, of those from 16 on: `parts` products, each of `quads` quads. */
 EC_INLINE void products(int below, int parts, int quads, const int8_t *x, int64_t ldx, const int8_t *w, int32_t *sums)
 {
     if (below)
@@ -64,9 +62,10 @@ EC_INLINE void products(int below, int parts, int quads, const int8_t *x, int64_
         EC_TILE_STORE(0, sums, 64);
 }
 
-/* Adds `groups` groups, from group0 on, to a square of y, which the first ones make. Rows that do not exist are computed from what stands there. */
-EC_INLINE void square(int below, int kind, int mr, int parts, const ec_gemm_sg_tile *t, int64_t group0, int64_t groups, const int8_t *codes, int v,
-                      __m512 *square_of_y)
+/* Adds `groups` groups, from group0 on, to a square of y; the first call, with group0 = 0, sets it. Rows that do not exist are computed
+ * from what stands in their place. */
+EC_INLINE void square(int below, int kind, int mr, int parts, const ec_gemm_sg_tile *t, int64_t group0, int64_t groups,
+                      const int8_t *codes, int v, __m512 *square_of_y)
 {
     const int quads = t->quads / parts;
     const int64_t group = 4 * t->quads, ldx = ec_grouped_row_bytes(t->groups, group);
@@ -87,10 +86,10 @@ EC_INLINE void square(int below, int kind, int mr, int parts, const ec_gemm_sg_t
         const __m512 offset = kind == EC_ZERO_OFFSET ? floats(record, t->scale_bytes, 1, v) : _mm512_setzero_ps();
 #pragma GCC unroll 16
         for (int i = 0; i < SQUARE; i++) {
-            const __m512 sx = _mm512_castsi512_ps(bcast(scale + 4 * i));
+            const __m512 sx = _mm512_castsi512_ps(bcast_quad(scale + 4 * i));
             y[i] = _mm512_add_ps(y[i], _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sums[g % 2][i])), _mm512_mul_ps(sx, sw)));
             if (kind == EC_ZERO_OFFSET)
-                y[i] = _mm512_add_ps(y[i], _mm512_mul_ps(_mm512_cvtepi32_ps(bcast(sum + 4 * i)), _mm512_mul_ps(sx, offset)));
+                y[i] = _mm512_add_ps(y[i], _mm512_mul_ps(_mm512_cvtepi32_ps(bcast_quad(sum + 4 * i)), _mm512_mul_ps(sx, offset)));
         }
     }
 #pragma GCC unroll 16
@@ -111,7 +110,8 @@ EC_INLINE void squares(int kind, int mr, const ec_gemm_sg_tile *t)
 {
     const int parts = parts_of(t->quads), group = 4 * t->quads, columns = t->cols > SQUARE ? 2 : 1;
     if (!t->same) {
-        const uint8_t above = (uint8_t)EC_MIN(mr, SQUARE), below = (uint8_t)(mr > SQUARE ? mr - SQUARE : 1), quads = (uint8_t)(t->quads / parts);
+        const uint8_t above = (uint8_t)EC_MIN(mr, SQUARE), below = (uint8_t)(mr > SQUARE ? mr - SQUARE : 1);
+        const uint8_t quads = (uint8_t)(t->quads / parts);
         const uint16_t wide = 4 * quads;
         const ec_tile_config config = {.palette = 1, .row_bytes = {64, 64, wide, wide, 64}, .rows = {above, below, above, below, quads}};
         ec_tile_configure(&config);
@@ -119,7 +119,7 @@ EC_INLINE void squares(int kind, int mr, const ec_gemm_sg_tile *t)
     __m512 y[2][2][SQUARE];
     int8_t codes[SQUARE * BLOCK_INPUTS] __attribute__((aligned(64)));
     int64_t g = 0;
-    do { /* without a group, too: it makes y */
+    do { /* once even without a group: that sets y */
         const int64_t groups = EC_MIN(BLOCK_INPUTS / group, t->groups - g);
         for (int v = 0; v < columns; v++) {
             for (int64_t b = 0; b < groups; b++)

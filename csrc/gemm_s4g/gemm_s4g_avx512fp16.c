@@ -1,6 +1,6 @@
-/* int4 tile of 7 to 12 rows x 16 columns, for CPUs whose two 512-bit units do all the vector work: a code is unpacked for 12 rows, not for 6,
- * and one GFNI product takes a high nibble down. x is broadcast by the dot product itself, a load for each. No FP16 instruction is used: it tells
- * these CPUs. Up to 6 rows are gemm_s4g_avx512vnni.c's. */
+/* int4 tile of 7 to 12 rows x 16 columns, for CPUs whose two 512-bit units do all the vector work: a code is unpacked for 12 rows, not
+ * for 6, and one GFNI product takes a high nibble down. The dot product itself broadcasts x, a load for each. No FP16 instruction is
+ * used: AVX512-FP16 is how these CPUs are told. Up to 6 rows are gemm_s4g_avx512vnni.c's. */
 #include "gemm_s4g.h"
 #ifdef EC_X86
 #include <immintrin.h>
@@ -8,10 +8,11 @@ EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,gfni")
 
 #include "../gemm_s4g/gemm_sg_avx512vnni.h"
 
-enum { BLOCK_INPUTS = 512 }; /* whose codes and x one half of the columns leaves in L1 for the other */
+enum { BLOCK_INPUTS = 512 }; /* the codes and x of so many stay in L1 from one half of the columns to the other */
 
-/* sums[mr] of vector v of the strip, which is every second line of the codes, and `groups` groups more. */
-EC_INLINE void half(int mr, int kind, int v, int ahead, const ec_gemm_sg_tile *t, int64_t groups, const int8_t *x, const uint8_t *w, __m512 *sums)
+/* Adds `groups` groups to sums[mr] of vector v of the strip, whose codes are every second line. */
+EC_INLINE void half(int mr, int kind, int v, int ahead, const ec_gemm_sg_tile *t, int64_t groups, const int8_t *x, const uint8_t *w,
+                    __m512 *sums)
 {
     const __m512i nibble = _mm512_set1_epi8(15), shift4 = _mm512_set1_epi64(0x1020408000000000);
     const int scale_bytes = t->scale_bytes;
@@ -25,7 +26,7 @@ EC_INLINE void half(int mr, int kind, int v, int ahead, const ec_gemm_sg_tile *t
         __m512i acc[12];
 #pragma GCC unroll 12
         for (int i = 0; i < mr; i++)
-            acc[i] = start(kind, t, w, v, bcast(sum + 4 * i));
+            acc[i] = start(kind, t, w, v, bcast_quad(sum + 4 * i));
         for (int q = t->quads; q > 0; q -= 4) {
 #pragma GCC unroll 2
             for (int l = 0; l < 2; l++, codes += 128, x += 8 * mr) {
@@ -45,7 +46,7 @@ EC_INLINE void half(int mr, int kind, int v, int ahead, const ec_gemm_sg_tile *t
         const __m512 sw = floats(w, scale_bytes, 0, v);
 #pragma GCC unroll 12
         for (int i = 0; i < mr; i++) {
-            y[i] = _mm512_add_ps(y[i], _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i]), _mm512_mul_ps(_mm512_castsi512_ps(bcast(sx + 4 * i)), sw)));
+            y[i] = add_scaled(y[i], acc[i], sx + 4 * i, sw);
             __asm__ volatile("" : "+v"(y[i])); /* row by row: gcc would convert all sums first, which costs 4 % */
         }
         if (kind != EC_ZERO_OFFSET)
@@ -53,7 +54,7 @@ EC_INLINE void half(int mr, int kind, int v, int ahead, const ec_gemm_sg_tile *t
         const __m512 offset = floats(w, scale_bytes, 1, v);
 #pragma GCC unroll 12
         for (int i = 0; i < mr; i++)
-            y[i] = _mm512_add_ps(y[i], _mm512_mul_ps(_mm512_cvtepi32_ps(bcast(sum + 4 * i)), _mm512_mul_ps(_mm512_castsi512_ps(bcast(sx + 4 * i)), offset)));
+            y[i] = add_scaled(y[i], bcast_quad(sum + 4 * i), sx + 4 * i, offset);
     }
 #pragma GCC unroll 12
     for (int i = 0; i < mr; i++)
@@ -84,8 +85,6 @@ EC_INLINE void tall(int mr, const ec_gemm_sg_tile *t)
     default: halves(mr, EC_ZERO_OFFSET, t);
     }
 }
-
-ec_gemm_sg_tile_fn ec_gemm_s4g_tile_avx512vnni;
 
 void ec_gemm_s4g_tile_avx512fp16(int mr, const ec_gemm_sg_tile *t)
 {

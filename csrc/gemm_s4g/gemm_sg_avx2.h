@@ -3,29 +3,19 @@
  * A nibble is the unsigned operand as it is: a pair adds at most 2 * 15 * 127 = 3810, so eight of them fit int16 (30480) and one
  * vpmaddwd widens them all: 2.1 instructions per 32 products where full-range bytes take 4. A byte is two nibbles: 16 * high + low.
  * The int16 sums stay in registers, 8 of them in the loop of several rows; y, and the int32 sums of longer groups, live in L1. */
+#include "../ymm.h"
+#include "record_ymm.h"
+
 enum { H = EC_STRIP / 8, AHEAD = 1536 }; /* bytes to prefetch ahead */
-
-EC_INLINE __m256i quad(const int8_t *x)
-{
-    int32_t v;
-    memcpy(&v, x, 4);
-    return _mm256_set1_epi32(v);
-}
-
-EC_INLINE __m256 floats(const uint8_t *record, int scale_bytes, int which, int h)
-{
-    const uint8_t *at = record + scale_bytes * (EC_STRIP * which + 8 * h);
-    return scale_bytes == 2 ? _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)at)) : _mm256_loadu_ps((const float *)(const void *)at);
-}
 
 EC_INLINE __m256i pair(__m256i a, __m256i b) { return _mm256_add_epi16(a, b); }
 
 /* Row i is done: bias, relu, y. */
 EC_INLINE void finish(const ec_gemm_sg_tile *t, int i, const __m256 *sums)
 {
-    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), nan = _mm256_set1_epi32(0x7FC00000);
+    const __m256i nan = _mm256_set1_epi32(0x7FC00000);
     for (int h = 0; 8 * h < t->cols; h++) {
-        const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(t->cols - 8 * h), lane);
+        const __m256i mask = first_lanes(t->cols - 8 * h);
         __m256 v = _mm256_add_ps(sums[h], _mm256_maskload_ps(t->bias + 8 * h, mask));
         /* see gemm_s8c_ymm.h */
         const __m256 low = t->relu ? _mm256_max_ps(v, _mm256_setzero_ps()) : v;
@@ -41,8 +31,7 @@ EC_INLINE __m256i start(int kind, int scale_bytes, const uint8_t *w, int h, int3
         return _mm256_setzero_si256();
     if (kind == EC_ZERO_MIDDLE)
         return _mm256_set1_epi32(sum);
-    const __m128i zeros = _mm_loadl_epi64((const __m128i *)(const void *)(ec_record_zeros(w, scale_bytes) + 8 * h));
-    return _mm256_mullo_epi32(_mm256_cvtepu8_epi32(zeros), _mm256_set1_epi32(sum));
+    return _mm256_mullo_epi32(zeros_at(ec_record_zeros(w, scale_bytes) + 8 * h), _mm256_set1_epi32(sum));
 }
 
 /* A group is summed. */
@@ -54,7 +43,8 @@ EC_INLINE __m256 flush(int kind, __m256 y, __m256i acc, __m256 sx, __m256 sw, __
     return y;
 }
 
-/* Adds the products of `r` (2..4) rows and `lines` lines of codes to int16 sums: of nibbles 16 columns; of bytes 8, low and high nibbles apart. */
+/* Sums the products of `r` (2 .. 4) rows and `lines` lines of codes in int16: of nibbles 16 columns; of bytes 8, low and high nibbles
+ * apart. */
 EC_INLINE void products(int r, int bits, int lines, const uint8_t *codes, const int8_t *x, int64_t step, __m256i (*s)[2])
 {
     const __m256i nibble = _mm256_set1_epi8(15);
@@ -74,12 +64,12 @@ EC_INLINE void products(int r, int bits, int lines, const uint8_t *codes, const 
             v[1] = w[0];
 #pragma GCC unroll 4
         for (int i = 0; i < r; i++) {
-            const __m256i low = quad(x + 4 * i);
+            const __m256i low = bcast_quad(x + 4 * i);
             s[i][0] = pair(s[i][0], _mm256_maddubs_epi16(v[0], low));
             s[i][1] = pair(s[i][1], _mm256_maddubs_epi16(v[1], low));
             __asm__("" : "+x"(s[i][0]), "+x"(s[i][1])); /* else gcc adds later, and keeps the products until then */
             if (bits == 4) {
-                const __m256i high = quad(x + step + 4 * i);
+                const __m256i high = bcast_quad(x + step + 4 * i);
                 s[i][0] = pair(s[i][0], _mm256_maddubs_epi16(w[0], high));
                 s[i][1] = pair(s[i][1], _mm256_maddubs_epi16(w[1], high));
                 __asm__("" : "+x"(s[i][0]), "+x"(s[i][1]));
@@ -149,7 +139,7 @@ EC_INLINE void lines(int bits, int count, const int8_t *x, const uint8_t *codes,
     for (int l = 0; l < count; l++) {
         _mm_prefetch((const char *)codes + 4 * EC_STRIP * l + AHEAD, _MM_HINT_T0);
         _mm_prefetch((const char *)codes + 4 * EC_STRIP * l + AHEAD + 64, _MM_HINT_T0);
-        const __m256i xl = quad(x + (bits == 8 ? 4 : 8) * l), xh = bits == 8 ? xl : quad(x + 8 * l + 4);
+        const __m256i xl = bcast_quad(x + (bits == 8 ? 4 : 8) * l), xh = bits == 8 ? xl : bcast_quad(x + 8 * l + 4);
 #pragma GCC unroll 4
         for (int h = 0; h < H; h++) {
             __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)(codes + 4 * EC_STRIP * l + 32 * h));
@@ -209,7 +199,7 @@ EC_INLINE void one_row(int bits, int kind, int scale_bytes, const ec_gemm_sg_til
     finish(t, 0, y);
 }
 
-/* Kind and scale type as constants of the row, which has no time to ask; several rows ask once for many products. */
+/* Kind and scale type are constants for one row, whose time is short; several rows test once for many products. */
 EC_INLINE void tiles(int mr, int bits, const ec_gemm_sg_tile *t)
 {
     if (mr > 1) {

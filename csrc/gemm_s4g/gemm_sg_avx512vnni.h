@@ -1,10 +1,13 @@
 /* The grouped tile with vpdpbusd: up to 6 rows x 32 columns, 12 ZMM of int32 sums and 12 of floats. Included inside an AVX-512 VNNI
  * target region. Codes are the unsigned operand as they are; the sums of a group begin at -zero * sum(x), which costs nothing. The two
- * products that scale a sum take the dot products' place: 8 of 10 in groups of 32 is the most. */
-enum { AHEAD = 6144 }; /* bytes to prefetch */
+ * products that scale a sum compete with the dot products: in groups of 32, 8 of 10 is the most. */
+#include "../zmm.h"
+#include "record_zmm.h"
 
-/* Prefetches two lines into L1, and with 2 two much farther ahead into L2, which has room for more requests; for these one is asked for, and
- * the CPU brings its neighbour too. */
+enum { AHEAD = 6144 }; /* bytes to prefetch ahead */
+
+/* Prefetches two lines into L1 and, if `ahead` is 2, two much farther ahead into L2: one is asked for, and the CPU brings its neighbour
+ * too. */
 EC_INLINE void prefetch(int ahead, const uint8_t *w)
 {
     _mm_prefetch((const char *)w + AHEAD, _MM_HINT_T0);
@@ -26,34 +29,25 @@ EC_INLINE __m512i dot_quad(__m512i acc, __m512i u8, const int8_t *x)
     return acc;
 }
 
-EC_INLINE __m512i bcast(const void *x)
-{
-    int32_t v;
-    memcpy(&v, x, 4);
-    return _mm512_set1_epi32(v);
-}
-
-EC_INLINE __m512 floats(const uint8_t *record, int scale_bytes, int which, int v)
-{
-    const uint8_t *at = record + scale_bytes * (EC_STRIP * which + 16 * v);
-    return scale_bytes == 2 ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)at)) : _mm512_loadu_ps(at);
-}
-
 /* What the sums of vector v begin with: see ec_sum_factor. */
 EC_INLINE __m512i start(int kind, const ec_gemm_sg_tile *t, const uint8_t *w, int v, __m512i sum)
 {
-    if (kind == EC_ZERO_POINT) {
-        const uint8_t *zeros = ec_record_zeros(w, t->scale_bytes) + 16 * v;
-        return _mm512_mullo_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)zeros)), sum);
-    }
+    if (kind == EC_ZERO_POINT)
+        return _mm512_mullo_epi32(zeros_at(ec_record_zeros(w, t->scale_bytes) + 16 * v), sum);
     return kind == EC_ZERO_OFFSET ? _mm512_setzero_si512() : sum;
 }
 
-/* Bias, relu, y of vector v: see gemm_s8c_zmm.h. */
+/* y + float(sum) * (*sx * sw): in this order, without fma (promise 1 of docs/numerics.md). */
+EC_INLINE __m512 add_scaled(__m512 y, __m512i sum, const int8_t *sx, __m512 sw)
+{
+    return _mm512_add_ps(y, _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(_mm512_castsi512_ps(bcast_quad(sx)), sw)));
+}
+
+/* Bias, relu, y of vector v. */
 EC_INLINE void finish(int mr, const ec_gemm_sg_tile *t, int v, const __m512 *y)
 {
     const __m512 nan = _mm512_castsi512_ps(_mm512_set1_epi32(0x7FC00000));
-    const __m512i fix = _mm512_set1_epi32(t->relu ? 0x18181800 : 0x11111100);
+    const __m512i fix = _mm512_set1_epi32(t->relu ? FIX_NAN_AND_RELU : FIX_NAN);
     const int left = t->cols - 16 * v;
     const __mmask16 mask = left >= 16 ? 0xFFFF : left > 0 ? (__mmask16)((1u << left) - 1) : 0;
     const __m512 bias = _mm512_maskz_loadu_ps(mask, t->bias + 16 * v);
@@ -69,7 +63,7 @@ EC_INLINE void line(int mr, int bits, const uint8_t *codes, const int8_t *x, __m
     const __m512i low0 = bits == 8 ? v0 : _mm512_and_si512(v0, nibble), low1 = bits == 8 ? v1 : _mm512_and_si512(v1, nibble);
 #pragma GCC unroll 6
     for (int i = 0; i < mr; i++) {
-        const __m512i a = bcast(x + 4 * i);
+        const __m512i a = bcast_quad(x + 4 * i);
         acc[i][0] = dot(acc[i][0], low0, a);
         acc[i][1] = dot(acc[i][1], low1, a);
     }
@@ -78,7 +72,7 @@ EC_INLINE void line(int mr, int bits, const uint8_t *codes, const int8_t *x, __m
     const __m512i high0 = _mm512_and_si512(_mm512_srli_epi16(v0, 4), nibble), high1 = _mm512_and_si512(_mm512_srli_epi16(v1, 4), nibble);
 #pragma GCC unroll 6
     for (int i = 0; i < mr; i++) {
-        const __m512i a = bcast(x + 4 * (mr + i));
+        const __m512i a = bcast_quad(x + 4 * (mr + i));
         acc[i][0] = dot(acc[i][0], high0, a);
         acc[i][1] = dot(acc[i][1], high1, a);
     }
@@ -89,7 +83,7 @@ EC_INLINE void tile(int mr, int bits, int kind, int ahead, const ec_gemm_sg_tile
     const int8_t *x = t->x;
     const uint8_t *w = t->w;
     const int quads_of_line = bits == 4 ? 2 : 1, scale_bytes = t->scale_bytes;
-    const int64_t before = t->groups < 2 ? 0 : t->groups - 2; /* when lines of y are asked for */
+    const int64_t before = t->groups < 2 ? 0 : t->groups - 2; /* the group at which the lines of y are prefetched */
     __m512 y[2][6];
 #pragma GCC unroll 6
     for (int i = 0; i < mr; i++)
@@ -106,7 +100,7 @@ EC_INLINE void tile(int mr, int bits, int kind, int ahead, const ec_gemm_sg_tile
             }
 #pragma GCC unroll 6
         for (int i = 0; i < mr; i++) {
-            const __m512i s = bcast(sum + 4 * i);
+            const __m512i s = bcast_quad(sum + 4 * i);
             acc[i][0] = start(kind, t, w, 0, s);
             acc[i][1] = start(kind, t, w, 1, s);
         }
@@ -124,20 +118,20 @@ EC_INLINE void tile(int mr, int bits, int kind, int ahead, const ec_gemm_sg_tile
             const __m512 sw = floats(w, scale_bytes, 0, v);
 #pragma GCC unroll 6
             for (int i = 0; i < mr; i++)
-                y[v][i] = _mm512_add_ps(y[v][i], _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i][v]), _mm512_mul_ps(_mm512_castsi512_ps(bcast(sx + 4 * i)), sw)));
+                y[v][i] = add_scaled(y[v][i], acc[i][v], sx + 4 * i, sw);
             if (kind != EC_ZERO_OFFSET)
                 continue;
             const __m512 offset = floats(w, scale_bytes, 1, v);
 #pragma GCC unroll 6
             for (int i = 0; i < mr; i++)
-                y[v][i] = _mm512_add_ps(y[v][i], _mm512_mul_ps(_mm512_cvtepi32_ps(bcast(sum + 4 * i)), _mm512_mul_ps(_mm512_castsi512_ps(bcast(sx + 4 * i)), offset)));
+                y[v][i] = add_scaled(y[v][i], bcast_quad(sum + 4 * i), sx + 4 * i, offset);
         }
     }
     finish(mr, t, 0, y[0]);
     finish(mr, t, 1, y[1]);
 }
 
-/* One row, bound by reading the records: a code is loaded once, and high nibbles are not shifted down, their sum is. */
+/* One row, bound by reading the records: a code is loaded once, and not the high nibbles are shifted down but their sum. */
 EC_INLINE void one_row(int bits, int kind, int scale_bytes, int ahead, const ec_gemm_sg_tile *t)
 {
     const __m512i low = _mm512_set1_epi8(15), high = _mm512_set1_epi8((char)0xF0);
@@ -147,7 +141,7 @@ EC_INLINE void one_row(int bits, int kind, int scale_bytes, int ahead, const ec_
     for (int64_t g = 0; g < t->groups; g++, w += t->record, x += 8) {
         const uint8_t *codes = w + t->header;
         const int8_t *sx = x + 4 * t->quads, *sum = sx + 4;
-        const __m512i s = bcast(sum);
+        const __m512i s = bcast_quad(sum);
         if (ahead)
             _mm_prefetch((const char *)w + AHEAD, _MM_HINT_T0);
         __m512i even[2] = {start(kind, t, w, 0, s), start(kind, t, w, 1, s)}, odd[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
@@ -162,13 +156,14 @@ EC_INLINE void one_row(int bits, int kind, int scale_bytes, int ahead, const ec_
                     __m512i c = _mm512_loadu_si512(codes + bits * 32 * l + 64 * v);
                     __asm__("" : "+v"(c)); /* else gcc loads it twice */
                     even[v] = dot_quad(even[v], bits == 4 ? _mm512_and_si512(c, low) : c, x0);
-                    odd[v] = dot_quad(odd[v], bits == 4 ? _mm512_and_si512(c, high) : _mm512_loadu_si512(codes + bits * 32 * l + 128 + 64 * v), x1);
+                    const __m512i next = bits == 4 ? _mm512_and_si512(c, high) : _mm512_loadu_si512(codes + bits * 32 * l + 128 + 64 * v);
+                    odd[v] = dot_quad(odd[v], next, x1);
                 }
             }
 #pragma GCC unroll 2
         for (int v = 0; v < 2; v++) {
             const __m512i acc = _mm512_add_epi32(even[v], bits == 4 ? _mm512_srai_epi32(odd[v], 4) : odd[v]);
-            const __m512 scale = _mm512_castsi512_ps(bcast(sx));
+            const __m512 scale = _mm512_castsi512_ps(bcast_quad(sx));
             y[v] = _mm512_add_ps(y[v], _mm512_mul_ps(_mm512_cvtepi32_ps(acc), _mm512_mul_ps(scale, floats(w, scale_bytes, 0, v))));
             if (kind == EC_ZERO_OFFSET)
                 y[v] = _mm512_add_ps(y[v], _mm512_mul_ps(_mm512_cvtepi32_ps(s), _mm512_mul_ps(scale, floats(w, scale_bytes, 1, v))));
@@ -211,5 +206,5 @@ EC_INLINE void tiles_ahead(int mr, int bits, int ahead, const ec_gemm_sg_tile *t
     }
 }
 
-/* Whether, as a constant: a test for each line takes 4 % off many rows. */
+/* Whether to prefetch is a constant: a test for each line costs 4 % of many rows. */
 EC_INLINE void tiles(int mr, int bits, const ec_gemm_sg_tile *t) { t->ahead ? tiles_ahead(mr, bits, 1, t) : tiles_ahead(mr, bits, 0, t); }

@@ -1,25 +1,13 @@
 /* The grouped tile with sdot: up to 4 rows x 32 columns in two halves of 16. Included inside a dotprod target region.
  *
  * sdot takes signed bytes: nibbles are, and bytes become so with their top bit flipped, which moves every zero by 128. */
+#include "../neon.h"
+#include "record_neon.h"
+
 EC_INLINE int32x4_t dot(int32x4_t acc, int8x16_t w, int8x16_t x)
 {
     __asm__("sdot %0.4s, %1.16b, %2.16b" : "+w"(acc) : "w"(w), "w"(x)); /* inline: see gemm_s8c_neondot.c */
     return acc;
-}
-
-EC_INLINE int8x16_t bcast(const int8_t *x)
-{
-    int32_t v;
-    memcpy(&v, x, 4);
-    return vreinterpretq_s8_s32(vdupq_n_s32(v));
-}
-
-EC_INLINE float32x4_t floats(const uint8_t *record, int scale_bytes, int which, int h)
-{
-    const uint8_t *at = record + scale_bytes * (EC_STRIP * which + 4 * h);
-    if (scale_bytes == 2)
-        return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(at)));
-    return vreinterpretq_f32_u8(vld1q_u8(at));
 }
 
 EC_INLINE void tile(int mr, int bits, const ec_gemm_sg_tile *t)
@@ -42,11 +30,8 @@ EC_INLINE void tile(int mr, int bits, const ec_gemm_sg_tile *t)
             EC_UNROLL(4)
             for (int v = 0; v < V; v++) {
                 int32x4_t zero = vdupq_n_s32(t->zero == EC_ZERO_OFFSET ? 0 : 1);
-                if (t->zero == EC_ZERO_POINT) {
-                    uint32_t four;
-                    memcpy(&four, ec_record_zeros(w, t->scale_bytes) + 16 * half + 4 * v, 4);
-                    zero = vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(four)))));
-                }
+                if (t->zero == EC_ZERO_POINT)
+                    zero = vreinterpretq_s32_u32(zeros_at(ec_record_zeros(w, t->scale_bytes) + 16 * half + 4 * v));
                 if (bits == 8) /* the top bit: 128 times what the panel's sum is a multiple of */
                     zero = t->zero == EC_ZERO_MIDDLE ? vdupq_n_s32(0) : vsubq_s32(zero, vdupq_n_s32(t->zero == EC_ZERO_POINT ? 128 : -128));
                 EC_UNROLL(4)
@@ -63,13 +48,13 @@ EC_INLINE void tile(int mr, int bits, const ec_gemm_sg_tile *t)
                 }
                 EC_UNROLL(4)
                 for (int i = 0; i < mr; i++) {
-                    const int8x16_t first = bcast(a + 4 * i);
+                    const int8x16_t first = bcast_quad(a + 4 * i);
                     EC_UNROLL(4)
                     for (int v = 0; v < V; v++)
                         acc[i][v] = dot(acc[i][v], low[v], first);
                     if (bits == 8)
                         continue;
-                    const int8x16_t second = bcast(a + 4 * (mr + i));
+                    const int8x16_t second = bcast_quad(a + 4 * (mr + i));
                     EC_UNROLL(4)
                     for (int v = 0; v < V; v++)
                         acc[i][v] = dot(acc[i][v], high[v], second);

@@ -58,7 +58,7 @@ static void copy_rows(int mr, const job *j, int64_t row, uint8_t *panel)
     if (mr == 1) {
         for (int64_t p = 0; p < j->k; p++)
             panel[p] = x[p] ^ flip;
-        memset(panel + j->k, 0, (size_t)(4 * j->quads - j->k)); /* whose weights are zeros */
+        memset(panel + j->k, 0, (size_t)(4 * j->quads - j->k)); /* their weights are zeros */
         return;
     }
     const int64_t whole = mr == EC_MAX_ROWS && j->ldx % 4 == 0 && (uintptr_t)x % 4 == 0 ? j->k / 4 : 0;
@@ -212,10 +212,10 @@ static int run(job *j, int threads, void *workspace, size_t size)
     j->panels = ec_div_up(j->n, EC_PANEL);
     j->groups = ec_div_up(j->panels, j->impl->vecs);
     j->tiles = ec_div_up(j->m, j->impl->rows);
-    j->panel = (uint8_t *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+    j->panel = ec_line_from(workspace);
     j->sx = (float *)(void *)(j->panel + j->m * j->row_bytes);
     j->zero = (int32_t *)(j->sx + j->m);
-    j->made = (uint8_t *)(((uintptr_t)(j->zero + j->m) + 63) & ~(uintptr_t)63);
+    j->made = ec_line_from(j->zero + j->m);
 
     /* 0.06 ns to quantise or copy a value */
     ec_parallel(ec_threads_that_pay(threads, 0.06 * (double)j->m * (double)j->k), j->tiles, pack_tile, j);
@@ -247,9 +247,9 @@ int ec_gemm_s8c_i32(int64_t m, int64_t n, int64_t k, const void *a, int64_t lda,
     return run(&j, threads, workspace, size);
 }
 
-int ec_gemm_s8c_made(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale, const uint8_t *xzero,
-                     const ec_s8c_maker *w, const float *wscale, const int32_t *wsum, const float *bias, int act, float *y, int64_t ldy,
-                     int threads, void *workspace, size_t size)
+int ec_gemm_s8c_made(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale,
+                     const uint8_t *xzero, const ec_s8c_maker *w, const float *wscale, const int32_t *wsum, const float *bias, int act,
+                     float *y, int64_t ldy, int threads, void *workspace, size_t size)
 {
     threads = ec_thread_limit(threads); /* once: another thread may set the default meanwhile, and what is made is counted by it */
     job j = {.m = m, .n = n, .k = k, .x = x, .ldx = x ? ldx : k, .xq = xq, .xscale = xscale, .xzero = xzero, .maker = w, .wscale = wscale,

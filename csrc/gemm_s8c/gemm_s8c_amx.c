@@ -11,7 +11,7 @@ EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,prfchw,amx-tile,a
 
 enum {
     ROWS = 16, QUADS = 16, BYTES = 1024, /* of a tile */
-    Y_AHEAD = 12                         /* steps before the last that the lines of y are asked for */
+    Y_AHEAD = 12                         /* so many steps before the last, the lines of y are prefetched */
 };
 
 /* The products of 64 k. */
@@ -32,7 +32,7 @@ EC_INLINE void step(int below, int nv, const uint8_t *x, int64_t ldx, const int8
     }
 }
 
-/* below: whether there are more than 16 rows. */
+/* below: whether there are rows beyond the first 16. */
 EC_INLINE void tile(int below, int nv, int mr, const ec_gemm_s8c_tile *t)
 {
     const int64_t whole = t->quads / QUADS, rest = t->quads % QUADS;

@@ -1,8 +1,8 @@
 /* int8 tile, AVX2 without a dot product: up to 3 rows x 32 columns, 12 YMM of sums.
  *
  * vpmaddubsw multiplies uint8 by int8 and adds pairs in int16, saturating: with q as it is, 2 * 255 * 127 would not fit.
- * The rows come as x = q - 128 (flip 0x80) instead: |x| <= 128 as the unsigned operand and w with the sign of x as the
- * other, so a pair is at most 2 * 128 * 127 = 32512. Exact: four instructions per 32 products, and one vpabsb per row. */
+ * So rows come as x = q - 128 (flip 0x80). |x| <= 128 is the unsigned operand, w with the sign of x the other, and a pair
+ * is at most 2 * 128 * 127 = 32512. Exact: four instructions per 32 products, and one vpabsb per row. */
 #include "gemm_s8c.h"
 #ifdef EC_X86
 #include <immintrin.h>
@@ -27,7 +27,7 @@ EC_INLINE void tile(int mr, int nv, const ec_gemm_s8c_tile *t)
                 _mm_prefetch((const char *)w + v * t->panel + EC_NEAR_AHEAD, _MM_HINT_T0);
 #pragma GCC unroll 3
         for (int i = 0; i < mr; i++) {
-            const __m256i signed_x = quad(x + 4 * i), size_x = _mm256_abs_epi8(signed_x);
+            const __m256i signed_x = bcast_quad(x + 4 * i), size_x = _mm256_abs_epi8(signed_x);
 #pragma GCC unroll 4
             for (int h = 0; h < 2 * nv; h++) {
                 const __m256i b = _mm256_loadu_si256((const __m256i *)(w + h / 2 * t->panel + h % 2 * 32));

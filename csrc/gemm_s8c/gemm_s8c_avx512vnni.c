@@ -9,13 +9,6 @@ EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,prfchw")
 
 #include "gemm_s8c_zmm.h"
 
-EC_INLINE __m512i quad(const uint8_t *x)
-{
-    int32_t v;
-    memcpy(&v, x, 4);
-    return _mm512_set1_epi32(v);
-}
-
 /* unroll: how many quads are summed separately, so that small tiles still have enough independent sums. */
 EC_INLINE void tile(int mr, int nv, int unroll, const ec_gemm_s8c_tile *t)
 {
@@ -39,8 +32,8 @@ EC_INLINE void tile(int mr, int nv, int unroll, const ec_gemm_s8c_tile *t)
     int64_t q = t->quads;
     while (q >= unroll) {
         const int64_t stretch = EC_MIN(q, 16);
-        /* Ask for the lines of y shortly before the end: a masked store that misses L1 stalls what follows (Zen 5: a tenth
-         * of the time), and lines that came much earlier are gone again. */
+        /* Prefetch the lines of y shortly before the end: a masked store that misses L1 stalls what follows (Zen 5: a
+         * tenth of the time), and lines that came much earlier are gone again. */
         if (q <= 48 && (q > 32 || q == t->quads))
 #pragma GCC unroll 8
             for (int i = 0; i < mr; i++)
@@ -57,7 +50,8 @@ EC_INLINE void tile(int mr, int nv, int unroll, const ec_gemm_s8c_tile *t)
 #pragma GCC unroll 3
                 for (int v = 0; v < nv; v++)
                     b[v] = _mm512_loadu_si512(w + v * t->panel + 64 * u);
-                /* Nothing but a stream. One row is 1.05 to 1.2 times as fast from memory on Zen 4, where two lose a tenth by it. */
+                /* One panel is one stream. Prefetching makes one row 1.05 to 1.2 times as fast from memory on Zen 4, and two a tenth
+                 * slower. */
                 if (mr == 1 || (mr < 4 && t->far))
                     _mm_prefetch((const char *)w + 64 * u + 8192, _MM_HINT_T0);
                 if (mr < 4 && u % 2 == 0 && t->far)
@@ -68,7 +62,7 @@ EC_INLINE void tile(int mr, int nv, int unroll, const ec_gemm_s8c_tile *t)
                         _mm_prefetch((const char *)w + v * t->panel + 64 * u + EC_NEAR_AHEAD, _MM_HINT_T0);
 #pragma GCC unroll 8
                 for (int i = 0; i < mr; i++) {
-                    const __m512i a = quad(x + 4 * (mr * u + i));
+                    const __m512i a = bcast_quad(x + 4 * (mr * u + i));
 #pragma GCC unroll 3
                     for (int v = 0; v < nv; v++)
                         if (u)
@@ -83,7 +77,7 @@ EC_INLINE void tile(int mr, int nv, int unroll, const ec_gemm_s8c_tile *t)
         for (int i = 0; i < mr; i++)
 #pragma GCC unroll 3
             for (int v = 0; v < nv; v++)
-                acc[i][v] = dot(acc[i][v], quad(x + 4 * i), _mm512_loadu_si512(w + v * t->panel));
+                acc[i][v] = dot(acc[i][v], bcast_quad(x + 4 * i), _mm512_loadu_si512(w + v * t->panel));
 #pragma GCC unroll 8
     for (int i = 0; i < mr; i++)
 #pragma GCC unroll 3

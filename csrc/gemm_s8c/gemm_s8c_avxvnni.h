@@ -23,7 +23,7 @@ EC_INLINE void tile(int mr, const ec_gemm_s8c_tile *t)
         const __m256i lo = _mm256_loadu_si256((const __m256i *)w), hi = _mm256_loadu_si256((const __m256i *)(w + 32));
 #pragma GCC unroll 6
         for (int i = 0; i < mr; i++) {
-            const __m256i a = quad(x + 4 * i);
+            const __m256i a = bcast_quad(x + 4 * i);
             acc[i][0] = dot(acc[i][0], a, lo);
             acc[i][1] = dot(acc[i][1], a, hi);
         }
@@ -51,7 +51,7 @@ EC_INLINE void one_row(const ec_gemm_s8c_tile *t)
     for (; q >= 4; q -= 4, w += 256, x += 16)
 #pragma GCC unroll 4
         for (int u = 0; u < 4; u++) {
-            const __m256i a = quad(x + 4 * u);
+            const __m256i a = bcast_quad(x + 4 * u);
 #pragma GCC unroll 2
             for (int h = 0; h < 2; h++)
                 acc[u][h] = dot(acc[u][h], a, _mm256_loadu_si256((const __m256i *)(w + 64 * u + 32 * h)));
@@ -59,7 +59,7 @@ EC_INLINE void one_row(const ec_gemm_s8c_tile *t)
     for (; q > 0; q--, w += 64, x += 4)
 #pragma GCC unroll 2
         for (int h = 0; h < 2; h++)
-            acc[0][h] = dot(acc[0][h], quad(x), _mm256_loadu_si256((const __m256i *)(w + 32 * h)));
+            acc[0][h] = dot(acc[0][h], bcast_quad(x), _mm256_loadu_si256((const __m256i *)(w + 32 * h)));
 #pragma GCC unroll 2
     for (int h = 0; h < 2; h++)
         finish(t, 0, h, _mm256_add_epi32(_mm256_add_epi32(acc[0][h], acc[1][h]), _mm256_add_epi32(acc[2][h], acc[3][h])));

@@ -10,8 +10,6 @@ EC_TARGET_BEGIN("i8mm")
 
 #include "gemm_s8c_neon.h"
 
-ec_gemm_s8c_tile_fn ec_gemm_s8c_tile_neondot;
-
 /* As inline asm: see gemm_s8c_neondot.c. Volatile keeps the order: else gcc and clang run out of registers. */
 EC_INLINE int32x4_t dot(int32x4_t acc, int8x16_t x, int8x16_t w)
 {
@@ -29,10 +27,10 @@ EC_INLINE int8x16_t zip_high(int8x16_t q0, int8x16_t q1)
     return vreinterpretq_s8_s32(vzip2q_s32(vreinterpretq_s32_s8(q0), vreinterpretq_s32_s8(q1)));
 }
 
-/* One quad of two rows, in the low half; a row without a partner is its own. */
+/* One quad of two rows, in the low half; a row without a partner is its own partner. */
 EC_INLINE int8x16_t pair(int alone, const uint8_t *x)
 {
-    return alone ? quad(x) : vreinterpretq_s8_u8(vcombine_u8(vld1_u8(x), vdup_n_u8(0)));
+    return alone ? bcast_quad(x) : vreinterpretq_s8_u8(vcombine_u8(vld1_u8(x), vdup_n_u8(0)));
 }
 
 EC_INLINE void two_quads(int mr, int32x4_t acc[3][8], const uint8_t *x, const int8_t *w, int second)

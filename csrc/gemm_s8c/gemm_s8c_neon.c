@@ -25,8 +25,8 @@ EC_INLINE void two_quads(int mr, int32x4_t acc[2][8], const uint8_t *x, const in
     int8x16_t a[2][2];
     EC_UNROLL(2)
     for (int i = 0; i < mr; i++) {
-        a[i][0] = quad(x + 4 * i);
-        a[i][1] = second ? quad(x + 4 * (mr + i)) : vdupq_n_s8(0);
+        a[i][0] = bcast_quad(x + 4 * i);
+        a[i][1] = second ? bcast_quad(x + 4 * (mr + i)) : vdupq_n_s8(0);
     }
     EC_UNROLL(4)
     for (int h = 0; h < 4; h++) {

@@ -1,13 +1,8 @@
-/* What the NEON int8 tiles share. They take one panel, x as q - 128, and start their sums at 0. */
+/* What the NEON int8 tiles share: they take one panel, x as q - 128, and start their sums at 0. Included inside their target region. */
 
-EC_INLINE int8x16_t quad(const uint8_t *x)
-{
-    int32_t v;
-    memcpy(&v, x, 4);
-    return vreinterpretq_s8_s32(vdupq_n_s32(v));
-}
+#include "../neon.h"
 
-/* 4 columns of one row: quarter h of the panel. Promise 1 fixes the order and forbids fma. */
+/* 4 columns of one row: quarter h of the panel. Promise 1 (docs/numerics.md) fixes the order and forbids fma. */
 EC_INLINE void finish(const ec_gemm_s8c_tile *t, int i, int h, int32x4_t acc)
 {
     const int32x4_t sum = vmlsq_n_s32(acc, vld1q_s32(t->wsum + 4 * h), t->zero[i]);
@@ -23,7 +18,7 @@ EC_INLINE void finish(const ec_gemm_s8c_tile *t, int i, int h, int32x4_t acc)
     vst1q_f32(t->y + i * t->ldy + 4 * h, vreinterpretq_f32_u32(canonical));
 }
 
-/* The tiles store whole vectors: a panel of which fewer columns exist goes through a buffer. */
+/* The tiles store whole vectors, so a panel with fewer columns goes through a buffer. */
 EC_INLINE void ragged(int mr, const ec_gemm_s8c_tile *t, ec_gemm_s8c_tile_fn *tile)
 {
     union { float y[EC_MAX_ROWS][EC_PANEL]; int32_t yi[EC_MAX_ROWS][EC_PANEL]; } out;

@@ -55,7 +55,7 @@ EC_INLINE void tile(int mr, int sets, const ec_gemm_s8c_tile *t)
         for (int i = 0; i < mr; i++)
             EC_UNROLL(4)
             for (int h = 0; h < 4; h++)
-                acc[0][i][h] = dot(acc[0][i][h], vld1q_s8(w + 16 * h), quad(x + 4 * i), 0);
+                acc[0][i][h] = dot(acc[0][i][h], vld1q_s8(w + 16 * h), bcast_quad(x + 4 * i), 0);
     EC_UNROLL(6)
     for (int i = 0; i < mr; i++)
         EC_UNROLL(4)

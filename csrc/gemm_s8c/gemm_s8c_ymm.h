@@ -1,18 +1,13 @@
 /* What the 256-bit int8 tiles share. Included inside their target region. */
-EC_INLINE __m256i quad(const uint8_t *x)
-{
-    int32_t v;
-    memcpy(&v, x, 4);
-    return _mm256_set1_epi32(v);
-}
+#include "../ymm.h"
 
-/* 8 columns of one row: halves h of the tile. */
+/* 8 columns of one row: half h of the tile's columns, counted from the first panel on. */
 EC_INLINE void finish(const ec_gemm_s8c_tile *t, int i, int h, __m256i acc)
 {
     const int left = t->cols - 8 * h;
     if (left <= 0)
         return;
-    const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(left), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    const __m256i mask = first_lanes(left);
     if (t->yi) {
         _mm256_maskstore_epi32(t->yi + i * t->ldy + 8 * h, mask, acc);
         return;

@@ -1,4 +1,5 @@
 /* What the 512-bit int8 kernels, dense and N:M, share. Included inside their target region. */
+#include "../zmm.h"
 
 /* As inline asm: gcc's partial-redundancy pass copies and spills the accumulators of the intrinsic (a factor of two). */
 EC_INLINE __m512i dot(__m512i acc, __m512i u8, __m512i s8)
@@ -7,7 +8,8 @@ EC_INLINE __m512i dot(__m512i acc, __m512i u8, __m512i s8)
     return acc;
 }
 
-/* What the sums of 16 columns are finished with. By value: the compiler takes each store to y for one to the tile as well. */
+/* What finishes the sums of 16 columns. By value: else the compiler reloads it after each store to y, which might have changed the
+ * tile. */
 typedef struct {
     __m512 sw, bias;
     __m512i fix;
@@ -18,13 +20,11 @@ EC_INLINE columns columns_of(const ec_gemm_s8c_tile *t, int v)
 {
     const int left = t->cols - 16 * v;
     const __mmask16 mask = left >= 16 ? 0xFFFF : (__mmask16)((1u << left) - 1);
-    /* vfixupimm: a response per class of y, lowest nibble first: qnan, snan, zero, one, -inf, inf, negative, positive.
-     * 0 keeps the first operand (our NaN), 1 takes y, 8 gives +0. One instruction for relu and the NaN rule. */
-    const __m512i fix = _mm512_set1_epi32(t->relu ? 0x18181800 : 0x11111100);
+    const __m512i fix = _mm512_set1_epi32(t->relu ? FIX_NAN_AND_RELU : FIX_NAN);
     return (columns){_mm512_loadu_ps(t->sw + 16 * v), _mm512_maskz_loadu_ps(mask, t->bias + 16 * v), fix, mask};
 }
 
-/* Dequantises one row, adds the bias, clamps and stores: promise 1 fixes the order and forbids fma. */
+/* Dequantises one row, adds the bias, clamps and stores. Promise 1 (docs/numerics.md) fixes the order and forbids fma. */
 EC_INLINE void finish(columns c, __m512i acc, float sx, float *y)
 {
     const __m512 nan = _mm512_castsi512_ps(_mm512_set1_epi32(0x7FC00000));

@@ -1,5 +1,5 @@
-/* GGML's blocks of 32 values to records, in one pass. A strip's 32 rows of blocks are read side by side, and its records written one after
- * the other. Plain C: eight words a block move, or eight operations make four of them, which memory does not keep up with. */
+/* GGML's blocks of 32 values to records, in one pass. A strip's 32 rows of blocks are read side by side, and its records written one
+ * after the other. Plain C: a block is eight words to move, or four that take eight operations, and memory is slower than that. */
 #include <stdatomic.h>
 
 #include "../gemm_s4g/gemm_s4g.h"
@@ -26,7 +26,7 @@ EC_INLINE void move_bytes(const uint8_t *from, uint8_t *codes)
         put(codes, i, words[i] ^ 0x80808080); /* signed to codes with their zero in the middle */
 }
 
-/* Byte i of a block has values i and i + 16, a record's byte values four apart. */
+/* Byte i of a block has values i and i + 16, a byte of a record two values that are four apart. */
 EC_INLINE void move_nibbles(const uint8_t *from, uint8_t *codes)
 {
     const uint64_t nibbles = 0x0F0F0F0F0F0F0F0F;

@@ -34,7 +34,7 @@ int ec_quantize_groups(int64_t m, int64_t k, int64_t group, const float *x, int6
     job j = {.k = k, .group = group, .ldx = ldx, .x = x, .q = q, .scale = scale, .quantize = ec_use_quantize_groups()};
     if (size < ec_quantize_groups_workspace(m, k, group))
         return EC_E_WORKSPACE;
-    j.panels = (int8_t *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+    j.panels = ec_line_from(workspace);
     ec_parallel(ec_threads_that_pay(threads, 0.2 * (double)m * (double)k), m, quantize_row, &j);
     return EC_OK;
 }

@@ -4,14 +4,15 @@
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2,fma")
 
+#include "../ymm.h"
+
 EC_INLINE __m256i load(const float *x, int64_t left)
 {
     if (left >= 8)
         return _mm256_loadu_si256((const __m256i *)(const void *)x);
     if (left <= 0) /* x may lie past the array: nothing is to be read there, whatever the mask */
         return _mm256_setzero_si256();
-    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    return _mm256_maskload_epi32((const int *)(const void *)x, _mm256_cmpgt_epi32(_mm256_set1_epi32((int)left), lane));
+    return _mm256_maskload_epi32((const int *)(const void *)x, first_lanes((int)left));
 }
 
 /* A float's bits grow with its magnitude, and Inf and NaN are the bits from 0x7F800000 on. */

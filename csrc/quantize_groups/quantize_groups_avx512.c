@@ -1,9 +1,11 @@
-/* The group quantiser, AVX-512. Blocks of 16 groups: first the scales of a row, a lane for each group; then the codes, four rows at a time,
- * which two packs leave in the order of the panel. */
+/* The group quantiser, AVX-512. Blocks of 16 groups: first the scales of a row, a lane for each group; then the codes of four rows at a
+ * time, which two packs leave in the order of the panel. */
 #include "quantize_groups.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl")
+
+#include "../zmm.h"
 
 enum { GROUPS = 16 };
 
@@ -13,7 +15,7 @@ EC_INLINE __m512i load(int whole, const float *x, int64_t left)
         return _mm512_loadu_si512(x);
     if (left <= 0) /* x may lie past the array */
         return _mm512_setzero_si512();
-    return _mm512_maskz_loadu_epi32((__mmask16)((1u << left) - 1), x);
+    return _mm512_maskz_loadu_epi32(first_lanes(left), x);
 }
 
 EC_INLINE __m512i either(int sum, __m512i a, __m512i b) { return sum ? _mm512_add_epi32(a, b) : _mm512_max_epu32(a, b); }
@@ -30,11 +32,13 @@ EC_INLINE __m512i of_lanes(int sum, const __m512i *v)
         fours[i] = either(sum, _mm512_unpacklo_epi64(twos[2 * i], twos[2 * i + 1]), _mm512_unpackhi_epi64(twos[2 * i], twos[2 * i + 1]));
 #pragma GCC unroll 2
     for (int i = 0; i < 2; i++)
-        eights[i] = either(sum, _mm512_shuffle_i32x4(fours[2 * i], fours[2 * i + 1], 0x88), _mm512_shuffle_i32x4(fours[2 * i], fours[2 * i + 1], 0xDD));
+        eights[i] = either(sum, _mm512_shuffle_i32x4(fours[2 * i], fours[2 * i + 1], 0x88),
+                           _mm512_shuffle_i32x4(fours[2 * i], fours[2 * i + 1], 0xDD));
     return either(sum, _mm512_shuffle_i32x4(eights[0], eights[1], 0x88), _mm512_shuffle_i32x4(eights[0], eights[1], 0xDD));
 }
 
-/* The scales of `groups` groups from x on, of which `left` inputs exist, and their inverses: ec_group_scale. Returns which have any. */
+/* The scales of `groups` groups from x on, of which `left` inputs exist, and their inverses, as ec_group_scale. Returns the mask of
+ * those with a scale to multiply with. */
 EC_INLINE __mmask16 scales(int whole, int groups, int64_t group, const float *x, int64_t left, float *scale, float *inverse)
 {
     __m512i top[GROUPS];
@@ -71,8 +75,8 @@ EC_INLINE __m512i quantized(int plain, const float *x, int64_t left, const block
     return _mm512_maskz_cvtps_epi32((__mmask16)-(b->used[i] >> g & 1), product);
 }
 
-/* Group g of the block, `rows` (1, 2 or 4) of the panel's rows from row i on, which begins at x. plain: the group exists to its end, and all
- * of the block's have a scale. */
+/* Group g of the block, `rows` (1, 2 or 4) of the panel's rows from row i on, which begins at x. plain: the group exists to its end,
+ * and all groups of the block are used. */
 EC_INLINE void codes(int rows, int plain, int mr, int i, const block *b, int g, int64_t group, const float *x, int64_t ldx, int64_t count,
                      int factor, int8_t *panel)
 {
@@ -94,14 +98,15 @@ EC_INLINE void codes(int rows, int plain, int mr, int i, const block *b, int g, 
             memcpy(to + 4 * mr * u, each + u, 4 * (size_t)rows);
     }
     const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(sums), _mm512_extracti64x4_epi64(sums, 1));
-    const __m128i sum = _mm_mullo_epi32(_mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1)), _mm_set1_epi32(factor));
+    const __m128i whole = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+    const __m128i sum = _mm_mullo_epi32(whole, _mm_set1_epi32(factor));
     memcpy(panel + (group + 4) * mr + 4 * i, &sum, 4 * (size_t)rows);
     for (int r = 0; r < rows; r++)
         memcpy(panel + group * mr + 4 * (i + r), &b->scale[i + r][g], 4);
 }
 
-EC_INLINE void all_codes(int plain, int mr, const block *b, int groups, int64_t group, const float *x, int64_t ldx, int64_t left, int factor,
-                         int8_t *panel)
+EC_INLINE void all_codes(int plain, int mr, const block *b, int groups, int64_t group, const float *x, int64_t ldx, int64_t left,
+                         int factor, int8_t *panel)
 {
     for (int g = 0; g < groups; g++, panel += ec_group_bytes(group, mr), x += group, left -= group) {
         int i = 0;
@@ -116,7 +121,7 @@ EC_INLINE void all_codes(int plain, int mr, const block *b, int groups, int64_t 
     }
 }
 
-/* One row alone: its codes are in order, and the sums of 16 groups are made as the scales are. */
+/* One row alone: its codes are in order already, and the sums of 16 groups are made as the scales are. */
 EC_INLINE void one_row(const block *b, int groups, int64_t group, const float *x, int factor, int8_t *panel)
 {
     __m512i sums[GROUPS];
@@ -148,7 +153,8 @@ void ec_quantize_groups_avx512(int mr, int64_t k, int64_t group, const float *x,
         int plain = whole;
         for (int i = 0; i < mr; i++) {
             const float *row = x + i * ldx;
-            b.used[i] = whole ? scales(1, groups, group, row, k, b.scale[i], b.inverse[i]) : scales(0, groups, group, row, k, b.scale[i], b.inverse[i]);
+            b.used[i] = whole ? scales(1, groups, group, row, k, b.scale[i], b.inverse[i])
+                              : scales(0, groups, group, row, k, b.scale[i], b.inverse[i]);
             plain &= b.used[i] == all;
         }
         if (plain && mr == 1)

@@ -3,15 +3,7 @@
 #ifdef EC_ARM64
 #include <arm_neon.h>
 
-EC_INLINE float32x4_t load(const float *x, int64_t left)
-{
-    float v[4] = {0};
-    if (left >= 4)
-        return vld1q_f32(x);
-    if (left > 0)
-        memcpy(v, x, 4 * (size_t)left);
-    return vld1q_f32(v);
-}
+#include "../neon.h"
 
 void ec_quantize_groups_neon(int mr, int64_t k, int64_t group, const float *x, int64_t ldx, int factor, int8_t *panel)
 {
@@ -21,7 +13,7 @@ void ec_quantize_groups_neon(int mr, int64_t k, int64_t group, const float *x, i
             const int64_t count = EC_MIN(group, k - g);
             uint32x4_t top = vdupq_n_u32(0); /* by the bits: see quantize_groups_avx2.c */
             for (int64_t p = 0; p < count; p += 4)
-                top = vmaxq_u32(top, vandq_u32(vreinterpretq_u32_f32(load(from + p, count - p)), vdupq_n_u32(0x7FFFFFFF)));
+                top = vmaxq_u32(top, vandq_u32(vreinterpretq_u32_f32(load_left(from + p, count - p)), vdupq_n_u32(0x7FFFFFFF)));
             const uint32_t bits = vmaxvq_u32(top);
             float absmax, scale;
             memcpy(&absmax, &bits, 4);
@@ -29,7 +21,7 @@ void ec_quantize_groups_neon(int mr, int64_t k, int64_t group, const float *x, i
             int32x4_t sums = vdupq_n_s32(0);
             int8_t *to = panel + 4 * i;
             for (int64_t p = 0; p < group; p += 4, to += 4 * mr) {
-                const int32x4_t q = inv == 0 ? vdupq_n_s32(0) : vcvtnq_s32_f32(vmulq_n_f32(load(from + p, count - p), inv));
+                const int32x4_t q = inv == 0 ? vdupq_n_s32(0) : vcvtnq_s32_f32(vmulq_n_f32(load_left(from + p, count - p), inv));
                 sums = vaddq_s32(sums, q);
                 const int16x4_t words = vmovn_s32(q);
                 const int8x8_t bytes = vmovn_s16(vcombine_s16(words, words));

@@ -3,15 +3,16 @@
 #define EC_QUANTIZE_ROWS_H
 #include "../kernels.h"
 
-/* Quantises mr rows (1..EC_MAX_ROWS) of k floats, row stride ldx elements, into one activation panel [k/4][mr][4]
- * (k rounded up to 16, the rest quantised zeros), every byte XORed with `flip`. scale[mr], zero[mr] as promise 1 of
- * the design says; a row with NaN or Inf gets scale NaN, zero 0. `panel` holds ec_panel_bytes(k, mr) bytes. */
+/* Quantises mr rows (1 .. EC_MAX_ROWS) of k floats, ldx floats apart, as ec_quantize_rows says, into one activation panel [k/4][mr][4]:
+ * k rounded up to 16, the rest quantised zeros, every byte XORed with `flip`. scale[mr], zero[mr]. `panel` holds ec_panel_bytes(k, mr)
+ * bytes. */
 typedef void ec_quantize_rows_fn(int mr, int64_t k, const float *x, int64_t ldx, uint8_t flip, uint8_t *panel, float *scale, int32_t *zero);
+ec_quantize_rows_fn ec_quantize_rows_scalar, ec_quantize_rows_avx2, ec_quantize_rows_avx512, ec_quantize_rows_neon;
 
 static inline int64_t ec_panel_bytes(int64_t k, int64_t rows) { return ec_div_up(k, 16) * 16 * rows; }
 
-/* The arithmetic of a row, once for all ISAs: from its smallest and largest value (0 among them) to scale and zero
- * point. Returns what to multiply x with. */
+/* The arithmetic of a row, once for all ISAs: scale and zero point from its smallest and largest value (0 counted among the values).
+ * Returns the factor for x. */
 static inline float ec_row_scale(float lo, float hi, int finite, float *scale, int32_t *zero)
 {
     const float s = hi / 255.0f - lo / 255.0f;

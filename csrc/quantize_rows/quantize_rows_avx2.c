@@ -4,12 +4,13 @@
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2,fma")
 
+#include "../ymm.h"
+
 EC_INLINE __m256i load(const float *x, int64_t left)
 {
     if (left >= 8)
         return _mm256_loadu_si256((const __m256i *)x);
-    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    return _mm256_maskload_epi32((const int *)x, _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(left < 0 ? 0 : left)), lane));
+    return _mm256_maskload_epi32((const int *)x, first_lanes((int)(left < 0 ? 0 : left)));
 }
 
 /* Largest and smallest value from the bits: see quantize_rows_avx512.c. */

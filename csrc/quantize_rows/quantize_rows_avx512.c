@@ -5,10 +5,10 @@
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl")
 
-EC_INLINE __mmask16 first(int64_t n) { return n >= 16 ? 0xFFFF : (__mmask16)((1u << n) - 1); }
+#include "../zmm.h"
 
-/* Extremes from the bits, 0 among them: a float's bits grow with its magnitude, so the signed maximum is the largest
- * positive value and the unsigned maximum the most negative one; a NaN passes every Inf. */
+/* Smallest and largest value from the bits, with 0 among them: a float's bits grow with its magnitude, so the signed maximum is the
+ * largest positive value and the unsigned maximum the most negative one; a NaN passes every Inf. */
 EC_INLINE void widen(__m512i *lo, __m512i *hi, __m512i v)
 {
     *hi = _mm512_max_epi32(*hi, v);
@@ -68,7 +68,7 @@ static void eight_rows(int64_t k, const float *x, int64_t ldx, uint8_t flip, uin
     if (p < k)
 #pragma GCC unroll 8
         for (int i = 0; i < 8; i++)
-            widen(lo + i, hi + i, _mm512_maskz_loadu_epi32(first(k - p), x + i * ldx + p));
+            widen(lo + i, hi + i, _mm512_maskz_loadu_epi32(first_lanes(k - p), x + i * ldx + p));
     float inverse[8];
     _mm256_storeu_ps(inverse, scales8(reduce8(lo, max_unsigned), reduce8(hi, max_signed), scale, zero));
 #pragma GCC unroll 8
@@ -85,11 +85,13 @@ static void eight_rows(int64_t k, const float *x, int64_t ldx, uint8_t flip, uin
         for (int i = 0; i < 8; i++) {
             /* the rows that most likely come next: eight short streams are too many for the hardware's prefetcher */
             _mm_prefetch((const char *)(x + (8 + i) * ldx + p), _MM_HINT_T1);
-            q[i] = codes(p + 16 <= k ? _mm512_loadu_ps(x + i * ldx + p) : _mm512_maskz_loadu_ps(first(k - p), x + i * ldx + p), inv[i], z[i]);
+            q[i] = codes(p + 16 <= k ? _mm512_loadu_ps(x + i * ldx + p) : _mm512_maskz_loadu_ps(first_lanes(k - p), x + i * ldx + p),
+                         inv[i], z[i]);
         }
 #pragma GCC unroll 2
         for (int h = 0; h < 2; h++) /* saturated to 0..255; 128-bit lane l holds quad l of four rows */
-            four[h] = _mm512_xor_si512(_mm512_packus_epi16(_mm512_packs_epi32(q[4 * h], q[4 * h + 1]), _mm512_packs_epi32(q[4 * h + 2], q[4 * h + 3])), flips);
+            four[h] = _mm512_xor_si512(_mm512_packus_epi16(_mm512_packs_epi32(q[4 * h], q[4 * h + 1]),
+                                                           _mm512_packs_epi32(q[4 * h + 2], q[4 * h + 3])), flips);
         _mm512_storeu_si512(panel, _mm512_permutex2var_epi64(four[0], even, four[1]));
         _mm512_storeu_si512(panel + 64, _mm512_permutex2var_epi64(four[0], odd, four[1]));
     }
@@ -108,7 +110,7 @@ static void one_row(int mr, int i, int64_t k, const float *x, uint8_t flip, uint
         for (int u = 0; u < 4; u++)
             widen(lo + u, hi + u, _mm512_loadu_si512(x + p + 16 * u));
     for (; p < k; p += 16)
-        widen(lo, hi, _mm512_maskz_loadu_epi32(first(k - p), x + p));
+        widen(lo, hi, _mm512_maskz_loadu_epi32(first_lanes(k - p), x + p));
     const __m512i most = max_signed(max_signed(hi[0], hi[1]), max_signed(hi[2], hi[3]));
     const __m512i least = max_unsigned(max_unsigned(lo[0], lo[1]), max_unsigned(lo[2], lo[3]));
     const float inverse = ec_row_scale_bits(_mm512_reduce_max_epu32(least), (uint32_t)_mm512_reduce_max_epi32(most), scale, zero);
@@ -116,7 +118,7 @@ static void one_row(int mr, int i, int64_t k, const float *x, uint8_t flip, uint
     const __m512i z = _mm512_set1_epi32(*zero);
     const __m128i flips = _mm_set1_epi8((char)flip);
     for (p = 0; p < k; p += 16, panel += 16 * mr) {
-        const __m512i q = max_signed(codes(_mm512_maskz_loadu_ps(first(k - p), x + p), inv, z), _mm512_setzero_si512());
+        const __m512i q = max_signed(codes(_mm512_maskz_loadu_ps(first_lanes(k - p), x + p), inv, z), _mm512_setzero_si512());
         const __m128i bytes = _mm_xor_si128(_mm512_cvtusepi32_epi8(q), flips);
         uint32_t quad[4];
         _mm_storeu_si128((__m128i *)(mr == 1 ? panel : (uint8_t *)quad), bytes);

@@ -3,16 +3,7 @@
 #ifdef EC_ARM64
 #include <arm_neon.h>
 
-/* 4 floats; those that are not left are zeros. */
-EC_INLINE float32x4_t load(const float *x, int64_t left)
-{
-    float v[4] = {0};
-    if (left >= 4)
-        return vld1q_f32(x);
-    if (left > 0)
-        memcpy(v, x, 4 * (size_t)left);
-    return vld1q_f32(v);
-}
+#include "../neon.h"
 
 /* Extremes from the bits: see quantize_rows_avx512.c. */
 EC_INLINE void widen(uint32x4_t *lo, int32x4_t *hi, float32x4_t v)
@@ -36,7 +27,7 @@ EC_INLINE float prepare(const float *x, int64_t k, float *scale, int32_t *zero)
         for (int u = 0; u < 4; u++)
             widen(lo + u, hi + u, vld1q_f32(x + p + 4 * u));
     for (; p < k; p += 4)
-        widen(lo, hi, load(x + p, k - p));
+        widen(lo, hi, load_left(x + p, k - p));
     const uint32_t least = vmaxvq_u32(vmaxq_u32(vmaxq_u32(lo[0], lo[1]), vmaxq_u32(lo[2], lo[3])));
     const int32_t most = vmaxvq_s32(vmaxq_s32(vmaxq_s32(hi[0], hi[1]), vmaxq_s32(hi[2], hi[3])));
     return ec_row_scale_bits(least, (uint32_t)most, scale, zero);
@@ -57,7 +48,7 @@ static void one_row(int mr, int i, int64_t k, const float *x, uint8_t flip, uint
         float32x4_t v[4];
         EC_UNROLL(4)
         for (int u = 0; u < 4; u++)
-            v[u] = p + 16 <= k ? vld1q_f32(x + p + 4 * u) : load(x + p + 4 * u, k - p - 4 * u);
+            v[u] = p + 16 <= k ? vld1q_f32(x + p + 4 * u) : load_left(x + p + 4 * u, k - p - 4 * u);
         const uint8x8_t low = vqmovun_s16(codes(v[0], v[1], inv, z));
         const uint8x16_t bytes = veorq_u8(vqmovun_high_s16(low, codes(v[2], v[3], inv, z)), vdupq_n_u8(flip));
         const uint32x4_t quads = vreinterpretq_u32_u8(bytes);

@@ -1,10 +1,6 @@
 /* This machine's peaks, so that "80 % of the machine" is a measurement. The loops stand in roof_<isa>.c. */
 #include "roof.h"
 
-extern ec_roof_fn ec_roof_tile_s8_amx, ec_roof_dot_s8_avx512vnni, ec_roof_dot_s8_avxvnni, ec_roof_chain_s8_avx2, ec_roof_fma_f32_avx512, ec_roof_fma_f32_avx2, ec_roof_fma_f32_scalar,
-    ec_roof_read_avx512, ec_roof_read_avx2, ec_roof_read_scalar, ec_roof_copy_scalar;
-extern ec_roof_fn ec_roof_dot_s8_i8mm, ec_roof_dot_s8_neondot, ec_roof_chain_s8_neon, ec_roof_fma_f32_neon, ec_roof_read_neon;
-
 /* Best first. A loop without a line that this CPU runs has no peak here. */
 static const struct {
     int loop;

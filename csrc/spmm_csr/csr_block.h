@@ -1,7 +1,7 @@
-/* A float32 block of a CSR weight's form, for the ISA that includes this: tokens in lanes. It brings vec, LANES, vload, vstore, vset1, vzero,
- * vadd and vfma. */
+/* A float32 block of a CSR weight's form, tokens in lanes, for the ISA's file that includes this inside its target region. That file
+ * defines vec, LANES, vload, vstore, vset1, vzero, vadd and vfma. */
 
-/* `vecs` vectors of sums for each row; `chains` of them for entries in turn where vecs are fewer than FMAs in flight. */
+/* `vecs` vectors of sums for each row, in `chains` sets that take entries in turn where vecs alone are fewer than FMAs in flight. */
 EC_INLINE void block(int vecs, int chains, const ec_csr_block *b)
 {
     const int lanes = vecs * LANES;

@@ -1,5 +1,6 @@
-/* The forms in which the kernels read a CSR weight for several tokens (for one: csr_masks.c, csr_sell.c): blocks of rows times blocks of
- * inputs, so that a block's activations stay in L1 and its sums in L2. EC_CSR_BLOCKS and, in int8, EC_CSR_SIGNED have the rows one by one, EC_CSR_PAIRS two by two.
+/* The forms in which the kernels read a CSR weight for several tokens (for one: csr_masks.c, csr_sell.c): blocks of rows times blocks
+ * of inputs, so that a block's activations stay in L1 and its sums in L2. EC_CSR_BLOCKS and, in int8, EC_CSR_SIGNED have the rows one
+ * by one, EC_CSR_PAIRS two by two.
  *
  *   int64 blocks_n, blocks_k, block_k, most_rows
  *   int64 start[blocks_n][blocks_k][2], then the number of entries, as many as there are `local` and `value`
@@ -22,7 +23,8 @@ static size_t round8(size_t bytes) { return (bytes + 7) & ~(size_t)7; }
 
 static double density(int64_t n, int64_t k, const ec_csr *w) { return ((double)w->indptr[n] + 1) / ((double)n * (double)k); }
 
-/* Inputs of a block: few enough for L1 (64 tokens of 4 bytes each, 32 of 2, 64 of 1), but a dozen entries in each of its rows, or six quads. */
+/* Inputs of a block: few enough for L1 (64 tokens of 4 bytes each, 32 of 2, 64 of 1), but enough for a dozen entries, or six quads, in
+ * each row. */
 static int64_t block_inputs(int kind, int64_t n, int64_t k, const ec_csr *w)
 {
     if (kind == EC_CSR_PAIRS) /* 128 tokens */
@@ -43,8 +45,8 @@ static int kind_for_one(int64_t n, int64_t k, const ec_csr *w)
     return w->codes && k > EC_S8C_EXACT_K ? EC_CSR_ROWS : masks ? EC_CSR_MASKS : ec_use_spmv_sell(w) ? EC_CSR_SELL : EC_CSR_ROWS;
 }
 
-/* Of several tokens: blocks take for two what they take for sixteen. Masks are read once for four tokens, which takes as long whatever is stored:
- * in float32 as long as blocks of a seventh of the weights, in int8 of a tenth. Slices are read twice for two. */
+/* Of several tokens: blocks take for two what they take for sixteen. Masks are read once for four tokens, which takes as long whatever is
+ * stored: in float32 as long as blocks of a seventh of the weights, in int8 of a tenth. Slices are read twice for two. */
 static int64_t most_by_token(int one, int64_t n, int64_t k, const ec_csr *w)
 {
     const double stored = density(n, k, w);
@@ -53,9 +55,9 @@ static int64_t most_by_token(int one, int64_t n, int64_t k, const ec_csr *w)
     return one == EC_CSR_ROWS || stored < 0.1 ? 1 : 2;
 }
 
-/* In int8, of more than these: dense products take less than blocks of many entries, and making the weights dense from masks what one or two tokens
- * take; AMX multiplies all weights of many tokens in the time that blocks take for a tenth of them (bench/TRIED.md). Weights that are kept dense
- * take what blocks of a third of them take. */
+/* int8, more tokens than these: where many weights are stored, a dense product takes less than blocks, most of all with AMX. From masks
+ * the weights become dense in the time of one or two tokens. Kept dense they take a byte each, as blocks of a third of them do
+ * (bench/TRIED.md). */
 static int64_t most_as_dense(int64_t n, int64_t k, const ec_csr *w)
 {
     static const double FROM[] = {0.09, 0.15, 0.25, 0.4};

@@ -4,7 +4,8 @@
 enum { MOST_K = 64 };
 
 /* Two rows of one block, their entries in order. */
-static int64_t put_pair(const ec_csr *w, const int64_t first[2], const int64_t found[2], int64_t k0, uint16_t count[3], uint16_t *local, float *value)
+static int64_t put_pair(const ec_csr *w, const int64_t first[2], const int64_t found[2], int64_t k0, uint16_t count[3], uint16_t *local,
+                        float *value)
 {
     int64_t e[2] = {first[0], first[1]};
     const int64_t end[2] = {first[0] + found[0], first[1] + found[1]};
@@ -36,7 +37,8 @@ static int64_t put_pair(const ec_csr *w, const int64_t first[2], const int64_t f
     return both + n[0] + n[1];
 }
 
-int64_t ec_csr_put_pairs(const ec_csr *w, int rows, const int64_t *done, const int64_t *found, int64_t k0, uint16_t *count, uint16_t *local, float *value)
+int64_t ec_csr_put_pairs(const ec_csr *w, int rows, const int64_t *done, const int64_t *found, int64_t k0, uint16_t *count,
+                         uint16_t *local, float *value)
 {
     const int pairs = (rows + 1) / 2;
     uint16_t *order = count + 3 * pairs;
@@ -45,8 +47,8 @@ int64_t ec_csr_put_pairs(const ec_csr *w, int rows, const int64_t *done, const i
         const int a = 2 * p, b = a + 1; /* an odd row's partner has no entries, and sums behind all others */
         order[a] = (uint16_t)a;
         order[b] = (uint16_t)b;
-        out += put_pair(w, (const int64_t[]){done[a], b < rows ? done[b] : 0}, (const int64_t[]){found[a], b < rows ? found[b] : 0}, k0, count + 3 * p,
-                        local + out, value + values);
+        out += put_pair(w, (const int64_t[]){done[a], b < rows ? done[b] : 0}, (const int64_t[]){found[a], b < rows ? found[b] : 0}, k0,
+                        count + 3 * p, local + out, value + values);
         values += found[a] + (b < rows ? found[b] : 0);
     }
     return out;

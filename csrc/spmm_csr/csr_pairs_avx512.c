@@ -1,4 +1,5 @@
-/* Pairs of rows of a CSR weight, AVX-512. What both have is loaded once for two FMAs, in up to 16 ZMM of sums: alone, an FMA waits for its load. */
+/* Pairs of rows of a CSR weight, AVX-512: what both have is loaded once for two FMAs, in up to 16 ZMM of sums. With one row an FMA
+ * waits for its load. */
 #include "spmm_csr.h"
 #ifdef EC_X86
 #include <immintrin.h>

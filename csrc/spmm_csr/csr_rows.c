@@ -1,12 +1,12 @@
-/* CSR weights times one token, or a few: rows as they are, by masks, or in slices, shared out by the number of entries. Masks meet a few tokens
- * at once (AVX-512); otherwise these meet a share of the rows one after the other, while it is in L2. */
+/* CSR weights times one token, or a few: rows as they are, by masks, or in slices, shared out by the number of entries. Masks meet a
+ * few tokens at once (AVX-512); otherwise tokens meet a share of the rows one after the other, while it is in L2. */
 #include "spmm_csr.h"
 #include "../activation/activation.h"
 #include "../quantize_rows/quantize_rows.h"
 #include "../spmm_csr8/spmm_csr8.h"
 
 enum {
-    PAD = 64, /* inputs that masks address together, at most */
+    PAD = 64, /* most inputs that masks address together */
     TOKENS = EC_MASKS_TOKENS,
     SHARE = 1 << 16 /* entries, 6 or 8 bytes each */
 };
@@ -14,7 +14,7 @@ enum {
 typedef struct {
     int64_t n, k;
     int tokens;     /* taken together */
-    const float *x; /* the first of them; or NULL, and those that are quantised */
+    const float *x; /* the first of them; or NULL, and xq, xscale and xzero hold quantised ones */
     int64_t ldx;
     const uint8_t *xq, *xzero;
     const float *xscale;
@@ -39,7 +39,8 @@ typedef struct {
     uint8_t *row;
 } job;
 
-/* Up to PAD inputs after the last are zeros; int8 has room for floats, or for TOKENS. Several of floats: see spmm_csr.c. */
+/* Zeros follow the last input, up to a multiple of PAD. int8 has room for one token of floats, or for TOKENS of bytes. Several tokens
+ * of floats: spmm_csr.c. */
 size_t ec_csr_rows_workspace(int64_t k) { return 64 + sizeof(float) * (size_t)(ec_div_up(k, PAD) * PAD); }
 
 /* 1/12 ns for an entry and a token; one token, or reading the weight, 0.4 ns an entry. */
@@ -48,7 +49,8 @@ int ec_csr_threads(double m, double entries, int threads)
     return ec_threads_that_pay(threads, entries * (m / 12 > 0.4 ? m / 12 : 0.4));
 }
 
-/* Reading by masks reads past a row's entries: near the end of all there are the last rows are read CSR. Where those end that are not. */
+/* Kernels of masks read past a row's entries, so the last rows, near the end of all entries, are read as CSR. Returns the row at which
+ * they begin. */
 static int64_t masked_rows(const ec_csr *w, int64_t n, int64_t row0, int64_t row1)
 {
     while (row1 > row0 && w->indptr[n] - w->indptr[row1] < 8)
@@ -116,7 +118,8 @@ static void quantize_token(job *j, int t, uint8_t *row)
     j->zero[t] = j->xzero[t];
 }
 
-/* What the kernels read: floats, if need be with zeros behind; int8 for masks, likewise; else int8, one token, as floats q - zero. */
+/* What the kernels read: floats, with zeros behind them if need be; for int8 masks bytes, likewise; else, int8, one token, as floats q
+ * - zero. */
 static void prepare_tokens(void *ctx, int64_t chunk, int thread)
 {
     (void)chunk, (void)thread;
@@ -141,7 +144,7 @@ static void prepare_tokens(void *ctx, int64_t chunk, int thread)
             memset(row + j->k, 0, rest);
         }
     } else {
-        /* the q are at the end of that memory; each is read before it is written over */
+        /* the q stand at the end of that memory: each is read before it is written over */
         float *centred = (float *)(void *)j->row;
         uint8_t *q = j->row + 3 * ec_panel_bytes(j->k, 1);
         quantize_token(j, 0, q);
@@ -151,8 +154,8 @@ static void prepare_tokens(void *ctx, int64_t chunk, int thread)
     j->vector = (const float *)(const void *)j->row;
 }
 
-int ec_csr_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale, const uint8_t *xzero,
-                   const ec_csr *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace)
+int ec_csr_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale,
+                   const uint8_t *xzero, const ec_csr *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace)
 {
     const int kind = ec_csr_kind(m, n, k, w), by_masks = kind == EC_CSR_MASKS && w->derived[EC_CSR_MASKS];
     job j = {.n = n, .k = k, .ldx = ldx, .w = w, .bias = bias, .act = act, .ldy = ldy};
@@ -164,7 +167,7 @@ int ec_csr_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx,
     j.masks = by_masks && !w->codes ? ec_use_spmv_masks() : NULL;
     j.few = j.masks && m > 1 ? ec_use_spmm_masks() : NULL;
     j.masks8 = by_masks && w->codes ? ec_use_spmv_masks8() : NULL;
-    j.row = (uint8_t *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+    j.row = ec_line_from(workspace);
     threads = ec_csr_threads(1, (double)w->indptr[n], threads);
     const int together = !w->codes || j.masks8 ? TOKENS : 1;
     const int64_t shares = m > 1 && !w->codes ? w->indptr[n] / SHARE : 0, least = threads == 1 ? 1 : EC_CHUNKS_PER_THREAD * threads;
@@ -178,7 +181,7 @@ int ec_csr_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx,
             j.xzero = xzero + i;
         } else
             j.x = x + i * ldx;
-        ec_parallel(1, 1, prepare_tokens, &j); /* for its floating-point environment */
+        ec_parallel(1, 1, prepare_tokens, &j); /* as a job, for the floating-point mode */
         ec_parallel(threads, j.chunks, rows_chunk, &j);
     }
     return EC_OK;

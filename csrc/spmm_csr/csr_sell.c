@@ -1,13 +1,15 @@
-/* Sliced ELLPACK, in which CPUs with AVX-512 read a CSR weight for one token (SELL-C-sigma, Kreutzer et al., 2014, with C = 16, sigma = 128,
- * and nothing filled up): windows of rows, in each the longest first, and of these slices of 16. The first `steps` entries of a slice's rows lie
- * step by step, one of each row that has so many; then what the longest rows have beyond, row by row: a few long rows would leave lanes empty.
+/* Sliced ELLPACK, in which CPUs with AVX-512 read a CSR weight for one token (SELL-C-sigma, Kreutzer et al., 2014, with C = 16, sigma =
+ * 128, and no padding). Rows come in windows, in each the longest first, and of these in slices of 16. The first `steps` entries of a
+ * slice's rows lie step by step, one of each row that has so many; then what the longest rows have beyond that, row by row, as a few
+ * long rows would leave lanes empty.
  *
  *   ec_sell_slice [ceil(n/16)], and one that holds the ends; int32 row[n]; uint8 active[]; uint16 or int32 input[]; float or int8 value[]
- * The last three begin at multiples of 64 bytes; and slices at cache lines of values, unless rows are so short that it costs more than it gains. */
+ * The last three begin at multiples of 64 bytes. Slices begin at cache lines of values, unless rows are so short that it costs more than it
+ * gains. */
 #include "spmm_csr.h"
 
 enum {
-    ROW_COST = 2, /* what a row by itself costs beside its entries, in steps */
+    ROW_COST = 2, /* what a row by itself costs besides its entries, in steps */
     SHORT = 32    /* entries of a row, on average */
 };
 
@@ -27,7 +29,8 @@ static void sort_window(int rows, const ec_csr *w, int64_t row0, int32_t *order)
         order[i] = (int32_t)row0 + place[i];
 }
 
-/* How many steps a slice's rows make together, as many as one of them has: what has more entries costs some for itself. */
+/* How many steps a slice's rows make together, a number of entries that one of them has: each row with more costs some steps for
+ * itself. */
 static int32_t steps_together(const ec_csr *w, int lanes, const int32_t *row)
 {
     int64_t best = 0, least = INT64_MAX;
@@ -44,7 +47,7 @@ static int32_t steps_together(const ec_csr *w, int lanes, const int32_t *row)
     return (int32_t)best;
 }
 
-/* Writes the rows in their order, and the slices; or, where these are NULL, only returns the ends. */
+/* Writes the rows in their order, and the slices; where these are NULL, only returns the ends. */
 static ec_sell_slice plan(int64_t n, const ec_csr *w, int32_t *row, ec_sell_slice *slice)
 {
     const int64_t align = w->indptr[n] < SHORT * n ? 1 : 16;

@@ -1,16 +1,16 @@
-/* Rows of x to lanes, and sums in lanes to rows of y, AVX-512: squares of 16 by 16 are turned in registers, but read and written 64 of a row at
- * a time: rows a power of two apart share few sets of the cache, and a line that two squares have in common would go in between. */
+/* Rows of x to lanes, and sums in lanes to rows of y, AVX-512. Squares of 16 by 16 are transposed in registers, but 64 of a row are
+ * read and written at a time: rows that are a power of two apart share few sets of the cache, and a line that two squares have in
+ * common would be evicted in between. */
 #include "spmm_csr.h"
 #include "../spmm_csr8/spmm_csr8.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl")
 
+#include "../zmm.h"
 #include "turn_zmm.h"
 
 enum { WIDE = 64 };
-
-EC_INLINE __mmask16 first(int64_t count) { return count >= 16 ? 0xFFFF : (__mmask16)((1u << count) - 1); }
 
 void ec_csr_pack_avx512(int64_t tokens, int64_t k, const float *x, int64_t ldx, float *out, int64_t lanes)
 {
@@ -22,7 +22,7 @@ void ec_csr_pack_avx512(int64_t tokens, int64_t k, const float *x, int64_t ldx, 
                 for (int64_t c = 0; c < wide; c += 16) {
                     if (i < some && k0 + WIDE + c < k)
                         _mm_prefetch((const char *)(x + (t0 + i) * ldx + k0 + WIDE + c), _MM_HINT_T0);
-                    _mm512_store_ps(line[i] + c, _mm512_maskz_loadu_ps(i < some ? first(wide - c) : 0, x + (t0 + i) * ldx + k0 + c));
+                    _mm512_store_ps(line[i] + c, _mm512_maskz_loadu_ps(i < some ? first_lanes(wide - c) : 0, x + (t0 + i) * ldx + k0 + c));
                 }
             for (int64_t c = 0; c < wide; c += 16) {
                 __m512 v[16];
@@ -55,7 +55,8 @@ EC_INLINE void turn_sums(int64_t wide, const void *sums, int64_t lanes, float li
     }
 }
 
-void ec_csr_finish_avx512(int64_t rows, int64_t tokens, const float *sums, int64_t lanes, const float *bias, int relu, float *y, int64_t ldy)
+void ec_csr_finish_avx512(int64_t rows, int64_t tokens, const float *sums, int64_t lanes, const float *bias, int relu, float *y,
+                          int64_t ldy)
 {
     float line[16][WIDE] __attribute__((aligned(64)));
     for (int64_t t0 = 0; t0 < tokens; t0 += 16)
@@ -66,7 +67,7 @@ void ec_csr_finish_avx512(int64_t rows, int64_t tokens, const float *sums, int64
                 for (int64_t c = 0; c < wide; c += 16) {
                     if (r0 + WIDE + c < rows)
                         __builtin_prefetch(y + (t0 + t) * ldy + r0 + WIDE + c, 1);
-                    const __mmask16 some = first(wide - c);
+                    const __mmask16 some = first_lanes(wide - c);
                     const __m512 b = bias ? _mm512_maskz_loadu_ps(some, bias + r0 + c) : _mm512_set1_ps(-0.0f);
                     const __m512 sum = _mm512_add_ps(_mm512_load_ps(line[t] + c), b);
                     const __mmask16 keep = relu ? (__mmask16)~_mm512_cmp_ps_mask(sum, _mm512_setzero_ps(), _CMP_LE_OQ) : 0xFFFF;
@@ -78,7 +79,7 @@ void ec_csr_finish_avx512(int64_t rows, int64_t tokens, const float *sums, int64
 void ec_csr8_finish_avx512(int64_t rows, int64_t tokens, const int32_t *sums, int64_t lanes, const ec_csr8_scales *s, float *y, int64_t ldy)
 {
     const __m512 nan = _mm512_castsi512_ps(_mm512_set1_epi32(0x7FC00000));
-    const __m512i fix = _mm512_set1_epi32(s->relu ? 0x18181800 : 0x11111100); /* see gemm_s8c_zmm.h */
+    const __m512i fix = _mm512_set1_epi32(s->relu ? FIX_NAN_AND_RELU : FIX_NAN);
     float line[16][WIDE] __attribute__((aligned(64)));
     for (int64_t t0 = 0; t0 < tokens; t0 += 16)
         for (int64_t r0 = 0; r0 < rows; r0 += WIDE) {
@@ -91,7 +92,7 @@ void ec_csr8_finish_avx512(int64_t rows, int64_t tokens, const int32_t *sums, in
                     const int64_t r = r0 + c;
                     if (r + WIDE < rows)
                         __builtin_prefetch(y + (t0 + t) * ldy + r + WIDE, 1);
-                    const __mmask16 some = first(wide - c);
+                    const __mmask16 some = first_lanes(wide - c);
                     const __m512i all = _mm512_mullo_epi32(zero, _mm512_maskz_loadu_epi32(some, s->sum + r));
                     const __m512 sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_load_si512(line[t] + c), all));
                     const __m512 bias = s->bias ? _mm512_maskz_loadu_ps(some, s->bias + r) : _mm512_set1_ps(-0.0f);

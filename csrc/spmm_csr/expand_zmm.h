@@ -1,6 +1,6 @@
 /* The entries of sixteen inputs at their places, by a mask. Included inside a target region with AVX-512.
  *
- * The mask is as good as a store to the register for Zen 4: it waits for what the register held, unless that is cleared before. */
+ * On Zen 4 even a load that zeroes the rest waits for what the register held before, unless that is cleared. */
 EC_INLINE __m512 expand(uint16_t mask, const float *from)
 {
     __m512 v;

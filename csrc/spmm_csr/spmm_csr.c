@@ -1,7 +1,8 @@
 /* CSR weights times rows of x, the driver of both kinds of values.
  *
- * Several tokens: x becomes groups of tokens, which fill the lanes: [groups][k][lanes]. A thread takes some blocks of rows, or pairs of rows,
- * of the weight's form for such a group, adds up block after block of inputs, and turns the sums into rows of y. One token: see csr_rows.c. */
+ * Several tokens: x becomes groups of tokens, which fill the lanes: [groups][k][lanes]. For such a group a thread takes some blocks of
+ * the weight's form, of rows or of pairs of rows, adds up block after block of inputs, and transposes the sums into rows of y. One
+ * token: see csr_rows.c. */
 #include "spmm_csr.h"
 #include "../activation/activation.h"
 #include "../gemm_s8c/gemm_s8c.h"
@@ -14,7 +15,7 @@ enum {
     SUMS = (MOST_ROWS + 1) * EC_MAX_LANES, /* and the partner of an odd row */
     TURNED = EC_PANEL * EC_PANEL + 16,
     PACK_K = 256, /* inputs to pack at a time */
-    L2_ENTRIES = 1 << 18 /* float32 ones that a small L2 holds */
+    L2_ENTRIES = 1 << 18 /* float32 entries that a small L2 holds */
 };
 
 typedef struct {
@@ -41,8 +42,8 @@ typedef struct {
     ec_activation_fn *activation;
     int64_t groups, chunks;
     int threads;      /* that multiply */
-    int lanes;        /* of the widest group: */
-    int64_t units;    /* groups share out so many sixteens of tokens, or eights if there is only one */
+    int lanes;        /* of the widest group */
+    int64_t units;    /* sixteens of tokens that the groups share out; eights if there is only one */
     float *panel;     /* workspace: x for the kernels, float32 or int8, */
     uint8_t *q;       /* quantised rows, panels of at most 8, */
     float *sx;        /* their scales, */
@@ -126,7 +127,7 @@ static int8_t *lines(const job *j, int64_t group, int64_t k0)
     return (int8_t *)j->panel + each * (first_token(j, group) * wide + k0 * lanes_of(j, group));
 }
 
-/* Some values, of which there are rarely many: in sixteens, for which no function is called. */
+/* Some values, rarely many: in sixteens, which the compiler moves without a call. */
 static void copy(float *to, const float *from, int64_t count)
 {
     for (; count >= 16; count -= 16, to += 16, from += 16)
@@ -135,7 +136,7 @@ static void copy(float *to, const float *from, int64_t count)
         *to++ = *from++;
 }
 
-/* Some inputs of a group. */
+/* Packs PACK_K inputs of a group. */
 static void pack(void *ctx, int64_t chunk, int thread)
 {
     (void)thread;
@@ -179,8 +180,16 @@ static void multiply(const job *j, int64_t b, int64_t kb, int64_t group, float *
     }
     const int64_t token0 = first_token(j, group), lanes = first_token(j, group + 1) - token0;
     const ec_csr_block block = {
-        .rows = each, .first = kb == 0, .count = count, .order = count + (j->kind == EC_CSR_PAIRS ? 3 : 1) * each, .local = f->local + start[0],
-        .value = (const float *)f->value + start[1], .sums = sums, .x = j->panel + token0 * j->k + k0 * lanes, .ahead = lanes <= 16 && j->ahead};
+        .rows = each,
+        .first = kb == 0,
+        .count = count,
+        .order = count + (j->kind == EC_CSR_PAIRS ? 3 : 1) * each,
+        .local = f->local + start[0],
+        .value = (const float *)f->value + start[1],
+        .sums = sums,
+        .x = j->panel + token0 * j->k + k0 * lanes,
+        .ahead = lanes <= 16 && j->ahead,
+    };
     if (j->kind == EC_CSR_PAIRS)
         ec_use_csr_pairs()((int)lanes, &block);
     else
@@ -275,17 +284,18 @@ static int run(job *j, int threads, void *memory, size_t size)
     j->activation = ec_use_activation();
     j->kind = ec_csr_kind(j->m, j->n, j->k, j->w);
     if ((j->kind == EC_CSR_DENSE || j->kind == EC_CSR_PANELS) && j->w->derived[j->kind])
-        return ec_csr8_as_dense(j->kind, j->m, j->n, j->k, j->x, j->ldx, j->xq, j->xscale, j->xzero, j->w->derived[j->kind], j->bias, j->act, j->y,
-                                j->ldy, threads, memory, size);
+        return ec_csr8_as_dense(j->kind, j->m, j->n, j->k, j->x, j->ldx, j->xq, j->xscale, j->xzero, j->w->derived[j->kind], j->bias,
+                                j->act, j->y, j->ldy, threads, memory, size);
     if (ec_csr_by_token(j->kind) || !j->w->derived[j->kind])
-        return ec_csr_by_rows(j->m, j->n, j->k, j->x, j->ldx, j->xq, j->xscale, j->xzero, j->w, j->bias, j->act, j->y, j->ldy, threads, memory);
+        return ec_csr_by_rows(j->m, j->n, j->k, j->x, j->ldx, j->xq, j->xscale, j->xzero, j->w, j->bias, j->act, j->y, j->ldy, threads,
+                              memory);
     const int whole = unit(j->m, int8), most = most_lanes(j);
     const int one = int8 && j->kind != EC_CSR_SIGNED ? EC_MIN(whole, EC_LANES8) : whole;
     j->units = ec_div_up(j->m, one);
     j->groups = int8 ? j->units : ec_div_up(j->units, most / 16);
     j->lanes = int8 || j->units == 1 ? one : most;
     const int64_t tokens = ec_div_up(j->m, whole) * whole, wide = ec_panel_bytes(j->k, 1);
-    j->panel = (float *)(((uintptr_t)memory + 63) & ~(uintptr_t)63);
+    j->panel = ec_line_from(memory);
     j->scratch = j->panel + tokens * j->k;
     if (int8) {
         j->q = (uint8_t *)j->panel + 2 * tokens * wide;
@@ -297,7 +307,8 @@ static int run(job *j, int threads, void *memory, size_t size)
     j->threads = ec_csr_threads((double)j->m, (double)j->w->indptr[j->n], threads);
     const int packers = ec_threads_that_pay(threads, 0.1 * (double)j->m * (double)j->k);
     const double entries = (double)j->w->indptr[j->n];
-    j->ahead = ec_memory_is_far() || (entries > L2_ENTRIES && entries < (double)j->n * (double)j->k / 3); /* of more a line a row is too few */
+    /* of more than a third, one line for each row is too few */
+    j->ahead = ec_memory_is_far() || (entries > L2_ENTRIES && entries < (double)j->n * (double)j->k / 3);
     j->form = ec_csr_open(j->kind, j->n, int8, j->w->derived[j->kind]);
     j->pack = ec_use_csr_pack();
     j->finish = int8 || j->lanes < 16 ? NULL : ec_use_csr_finish();

@@ -1,4 +1,4 @@
-/* float32 block of a CSR weight, AVX2 + FMA: up to 8 YMM of sums, an FMA takes four cycles and two begin in each. */
+/* float32 block of a CSR weight, AVX2 + FMA: up to 8 YMM of sums, as an FMA takes four cycles and two begin in each. */
 #include "spmm_csr.h"
 #ifdef EC_X86
 #include <immintrin.h>

@@ -1,4 +1,4 @@
-/* float32 block of a CSR weight, AVX-512: up to 4 ZMM of sums, two of each where entries come in turn. */
+/* float32 block of a CSR weight, AVX-512: up to 4 ZMM of sums, in two or four sets that take entries in turn. */
 #include "spmm_csr.h"
 #ifdef EC_X86
 #include <immintrin.h>
@@ -14,8 +14,6 @@ EC_INLINE vec vadd(vec a, vec b) { return _mm512_add_ps(a, b); }
 EC_INLINE vec vfma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
 
 #include "csr_block.h"
-
-ec_spmm_csr_fn ec_spmm_csr_avx2;
 
 void ec_spmm_csr_avx512(int lanes, const ec_csr_block *b)
 {

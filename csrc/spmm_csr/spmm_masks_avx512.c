@@ -1,5 +1,5 @@
-/* Rows of a CSR weight times a few tokens by bit masks, AVX-512: the entries of sixteen inputs are loaded to their places, once for all tokens, and
- * four rows share the activations. */
+/* Rows of a CSR weight times a few tokens by bit masks, AVX-512: the entries of sixteen inputs are loaded to their places once for all
+ * tokens, and four rows share the activations. */
 #include "spmm_csr.h"
 #ifdef EC_X86
 #include <immintrin.h>
@@ -7,7 +7,8 @@ EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,popcnt")
 
 #include "expand_zmm.h"
 
-/* Sums of four rows. finite: zeros may meet what x holds where there is no entry. `ahead` bytes from `next` on are asked for with every word. */
+/* Sums of four rows. finite: the zeros between the entries may meet what x holds there. With every word, `ahead` bytes from `next` on
+ * are prefetched. */
 EC_INLINE void four(int tokens, int finite, const float *value[4], const uint8_t *mask[4], int64_t words, const float *x, int64_t ldx,
                     const char *next, int64_t ahead, float sums[EC_MASKS_TOKENS][4])
 {
@@ -66,8 +67,8 @@ EC_INLINE void rows(int tokens, int finite, const ec_csr *w, const uint8_t *mask
     }
 }
 
-void ec_spmm_masks_avx512(const ec_csr *w, const uint8_t *mask, int64_t words, int64_t row0, int64_t row1, int tokens, int finite, const float *x,
-                          int64_t ldx, float *sums, int64_t ld)
+void ec_spmm_masks_avx512(const ec_csr *w, const uint8_t *mask, int64_t words, int64_t row0, int64_t row1, int tokens, int finite,
+                          const float *x, int64_t ldx, float *sums, int64_t ld)
 {
     switch (2 * tokens + finite) {
     case 2: rows(1, 0, w, mask, words, row0, row1, x, ldx, sums, ld); break;

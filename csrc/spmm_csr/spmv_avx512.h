@@ -1,12 +1,13 @@
-/* A CSR weight times one token, AVX-512: its rows, or slices of 16 of them (csr_sell.c). Included inside a target region by who fetches 16
- * activations in the way that is fast on some CPUs, and says how many entries ahead L2 is asked for them: FAR, or 0. */
+/* A CSR weight times one token, AVX-512: its rows, or slices of 16 of them (csr_sell.c). Included inside a target region by files that
+ * define turn(), which fetches 16 activations in the way that is fast on their CPUs, and FAR, how many entries ahead L2 is prefetched,
+ * or 0. */
 enum {
     STEP = 16,   /* entries of a turn */
     EXACT = 512, /* int8: so many turns, and one more, stay below 2^24 in each lane: 513 * 255 * 127 */
     AHEAD = 2048 /* bytes of indices to prefetch, and of values as many entries */
 };
 
-/* Where entries are: values or codes, narrow or wide indices. */
+/* Where entries are: values or codes, narrow or wide indices. The two that are not there are NULL. */
 typedef struct {
     const float *values;
     const int8_t *codes;
@@ -15,7 +16,14 @@ typedef struct {
     const float *x;
 } entries;
 
-/* The entries of a turn, those in m: nothing of the others is read. Each CPU has its own. */
+/* The entries of a turn as floats, those in m. */
+EC_INLINE __m512 load_entries(const entries *w, int64_t e, __mmask16 m)
+{
+    return w->values ? _mm512_maskz_loadu_ps(m, w->values + e)
+                     : _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(m, w->codes + e)));
+}
+
+/* acc plus the products of a turn's entries, those in m: nothing of the others is read. Each including file defines it. */
 EC_INLINE __m512 turn(const entries *w, int64_t e, __mmask16 m, __m512 acc);
 
 EC_INLINE void ask(const entries *w, int64_t e, int level)
@@ -45,7 +53,8 @@ EC_INLINE double dot(const entries *w, int64_t from, int64_t to)
             ask_ahead(w, e);
             acc = turn(w, e, 0xFFFF, acc);
         }
-        acc = turn(w, e, (__mmask16)((1u << (stop - e)) - 1), acc); /* whatever is left, one more: to guess wrong costs more */
+        /* a turn for what is left, even if that is nothing: a mispredicted branch costs more */
+        acc = turn(w, e, (__mmask16)((1u << (stop - e)) - 1), acc);
         e = stop;
         if (w->codes)
             whole += _mm512_reduce_add_epi32(_mm512_cvtps_epi32(acc)); /* 16 * 2^24 at most */
@@ -60,7 +69,8 @@ EC_INLINE void rows(const ec_csr *w, int64_t row0, int64_t row1, entries r, floa
 }
 
 /* What the longest of some rows have beyond `steps`, from entry e on, added to their sums. */
-EC_INLINE __m512 and_the_rest(const ec_csr *w, int lanes, const int32_t *row, int64_t steps, int64_t e, const entries *r, __m512i whole, __m512 acc)
+EC_INLINE __m512 and_the_rest(const ec_csr *w, int lanes, const int32_t *row, int64_t steps, int64_t e, const entries *r, __m512i whole,
+                              __m512 acc)
 {
     int32_t integers[16];
     float sums[16];

@@ -38,7 +38,8 @@ EC_INLINE __m128 entries(const float *values, const int8_t *codes, int64_t e)
 }
 
 /* The sum of entries from .. to - 1, in two parts: vectors, and up to three entries. */
-EC_INLINE float dot(int64_t from, int64_t to, const float *values, const int8_t *codes, const uint16_t *narrow, const int32_t *wide, const float *x)
+EC_INLINE float dot(int64_t from, int64_t to, const float *values, const int8_t *codes, const uint16_t *narrow, const int32_t *wide,
+                    const float *x)
 {
     int64_t e = from, whole = 0;
     float rest = 0;

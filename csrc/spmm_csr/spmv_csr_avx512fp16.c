@@ -1,6 +1,6 @@
-/* A CSR weight times one token by gathers, AVX-512: for CPUs with AVX512-FP16, which have the fast ones. None of its instructions is used here.
- * A Xeon (Emerald Rapids) takes 0.24 ns an entry row by row, 0.29 by broadcasts (spmv_csr_avx512.c); a Zen 4, which has no FP16, 0.33 and 0.18.
- * In slices of 16 rows, where nothing is summed across lanes and few turns are short, it is 0.21 to 0.24. */
+/* A CSR weight times one token by gathers, AVX-512: for CPUs with AVX512-FP16, whose gathers are fast; none of its instructions is used
+ * here. A Xeon (Emerald Rapids) takes 0.24 ns an entry row by row, and 0.29 by broadcasts (spmv_csr_avx512.c); a Zen 4, which has no
+ * FP16, 0.33 and 0.18. In slices of 16 rows, where nothing is summed across lanes and few turns are short, the Xeon takes 0.21 to 0.24. */
 #include "spmm_csr.h"
 #ifdef EC_X86
 #include <immintrin.h>
@@ -11,8 +11,9 @@ enum { FAR = 0 }; /* 3 % from memory, and in L3 it costs 8 */
 
 EC_INLINE __m512 turn(const entries *w, int64_t e, __mmask16 m, __m512 acc)
 {
-    const __m512i input = w->narrow ? _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, w->narrow + e)) : _mm512_maskz_loadu_epi32(m, w->wide + e);
-    const __m512 entry = w->values ? _mm512_maskz_loadu_ps(m, w->values + e) : _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(m, w->codes + e)));
+    const __m512i input = w->narrow ? _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, w->narrow + e))
+                                    : _mm512_maskz_loadu_epi32(m, w->wide + e);
+    const __m512 entry = load_entries(w, e, m);
     __mmask16 lanes = m;
     __asm__("" : "+Yk"(lanes)); /* else gcc lets a gather of all lanes wait for what its register held */
     return _mm512_fmadd_ps(entry, _mm512_mask_i32gather_ps(_mm512_setzero_ps(), lanes, input, w->x, 4), acc);

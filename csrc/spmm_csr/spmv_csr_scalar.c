@@ -1,7 +1,7 @@
 /* Rows of a CSR weight times one token in plain C: any CPU. */
 #include "spmm_csr.h"
 
-/* The loops take indices of either width; the one that is not there is a constant NULL where they are inlined. */
+/* The loops take indices of either width; of the two pointers one is a constant NULL where the loop is inlined. */
 #define INPUT(e) (narrow ? narrow[e] : wide[e])
 
 /* Eight sums in turn, so that an addition does not wait for the one before. */

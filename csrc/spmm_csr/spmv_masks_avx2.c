@@ -1,10 +1,11 @@
-/* Rows of a CSR weight times one token by bit masks, AVX2 + FMA: the entries of eight inputs are loaded together and spread to their places. */
+/* Rows of a CSR weight times one token by bit masks, AVX2 + FMA: the entries of eight inputs are loaded together and spread to their
+ * places. */
 #include "spmm_csr.h"
 #ifdef EC_X86
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx2,fma,popcnt")
 
-/* For each mask of eight inputs: which of the entries that follow each other belongs to each; the sign bit where there is one. */
+/* For each mask of eight inputs: which of the consecutive entries belongs to each input, with the sign bit set where there is one. */
 #define BIT(m, i) ((m) >> (i) & 1)
 #define BELOW(m, i) (BIT((m) & ((1 << (i)) - 1), 0) + BIT((m) & ((1 << (i)) - 1), 1) + BIT((m) & ((1 << (i)) - 1), 2) + \
                      BIT((m) & ((1 << (i)) - 1), 3) + BIT((m) & ((1 << (i)) - 1), 4) + BIT((m) & ((1 << (i)) - 1), 5) + \

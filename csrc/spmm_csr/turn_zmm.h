@@ -12,7 +12,8 @@ EC_INLINE void turn(__m512 v[16])
     }
     EC_UNROLL(4)
     for (int i = 0; i < 16; i += 4) {
-        const __m512d a = _mm512_castps_pd(u[i]), b = _mm512_castps_pd(u[i + 1]), c = _mm512_castps_pd(u[i + 2]), d = _mm512_castps_pd(u[i + 3]);
+        const __m512d a = _mm512_castps_pd(u[i]), b = _mm512_castps_pd(u[i + 1]);
+        const __m512d c = _mm512_castps_pd(u[i + 2]), d = _mm512_castps_pd(u[i + 3]);
         v[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
         v[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
         v[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));

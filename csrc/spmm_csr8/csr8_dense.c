@@ -1,9 +1,10 @@
 /* int8 CSR weights that are multiplied as dense ones, in two forms. Both begin with int32 sum[16 * panels], float scale[16 * panels].
  *
  * EC_CSR_DENSE: then int8 [panels][quads][16][4], as gemm_s8c reads them.
- * EC_CSR_PANELS: then int64 start[panels], uint64 mask[panels][quads], int8 code[entries], 64 bytes: a bit for each weight, and the codes that are
- * there, in the order of these panels, of which a group becomes dense in L2 while the tokens pass by it (as in SparAMX, AbouElhamayed et al., 2025).
- * Bit 4 r + i of a mask is input i of its quad for row r of its panel; codes ascend with the bits, and those of a panel begin at its start. */
+ * EC_CSR_PANELS: then int64 start[panels], uint64 mask[panels][quads], int8 code[entries], 64 bytes: a bit for each weight, and the codes
+ * of those that are stored, in the order of these panels. A group of panels becomes dense in L2 while the tokens pass by it, as in SparAMX
+ * (AbouElhamayed et al., 2025). Bit 4 r + i of a mask is input i of its quad for row r of its panel; codes ascend with the bits, and those
+ * of a panel begin at its start. */
 #include "spmm_csr8.h"
 #include "../gemm_s8c/gemm_s8c.h"
 
@@ -83,12 +84,13 @@ static void make_panels(const void *form, int64_t panel, int64_t panels, int8_t 
 }
 
 int ec_csr8_as_dense(int kind, int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale,
-                     const uint8_t *xzero, const void *form, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace,
-                     size_t size)
+                     const uint8_t *xzero, const void *form, const float *bias, int act, float *y, int64_t ldy, int threads,
+                     void *workspace, size_t size)
 {
     const parts p = open_form(n, k, form);
     if (kind == EC_CSR_DENSE)
-        return ec_gemm_s8c(m, n, k, x, ldx, xq, xscale, xzero, p.dense, p.scale, p.sum, bias, act, y, NULL, ldy, 0, 0, threads, workspace, size);
+        return ec_gemm_s8c(m, n, k, x, ldx, xq, xscale, xzero, p.dense, p.scale, p.sum, bias, act, y, NULL, ldy, 0, 0, threads, workspace,
+                           size);
     const ec_s8c_maker weights = {make_panels, &p};
     return ec_gemm_s8c_made(m, n, k, x, ldx, xq, xscale, xzero, &weights, p.scale, p.sum, bias, act, y, ldy, threads, workspace, size);
 }

@@ -1,5 +1,5 @@
-/* int8 block of a CSR weight, AVX-512 VNNI, of the form EC_CSR_SIGNED: x is the factor without sign as it is quantised. 64 tokens of bytes fill a
- * ZMM, 32 half of one. */
+/* int8 block of a CSR weight, AVX-512 VNNI, of the form EC_CSR_SIGNED: x is the factor without sign as it is quantised. 64 tokens of bytes
+ * fill a ZMM, 32 half of one. */
 #include "spmm_csr8.h"
 #ifdef EC_X86
 #include <immintrin.h>
@@ -67,8 +67,10 @@ EC_INLINE void pack(int lanes, int64_t quads, const uint8_t *q, int64_t panel, i
         __m512i a[4];
         EC_UNROLL(4)
         for (int t = 0; t < 4; t++) {
-            const __m512i rows = lanes == 64 ? _mm512_inserti64x4(_mm512_castsi256_si512(load(q + 2 * t * panel)), load(q + (2 * t + 1) * panel), 1)
-                : lanes == 32 ? _mm512_castsi256_si512(load(q + t * panel)) : _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(q + t * panel)));
+            const __m512i rows = lanes == 64 ? _mm512_inserti64x4(_mm512_castsi256_si512(load(q + 2 * t * panel)),
+                                                                  load(q + (2 * t + 1) * panel), 1)
+                : lanes == 32 ? _mm512_castsi256_si512(load(q + t * panel))
+                              : _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(q + t * panel)));
             a[t] = _mm512_shuffle_epi8(rows, turn);
         }
         const __m512i lo = _mm512_unpacklo_epi32(a[0], a[1]), lo2 = _mm512_unpacklo_epi32(a[2], a[3]);

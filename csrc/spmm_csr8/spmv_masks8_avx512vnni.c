@@ -1,5 +1,5 @@
-/* int8 rows of a CSR weight times a few quantised tokens by bit masks, AVX-512 VNNI and VBMI2: the codes of 64 inputs are spread to their places,
- * once for all tokens. Four rows share the activations. */
+/* int8 rows of a CSR weight times a few quantised tokens by bit masks, AVX-512 VNNI and VBMI2: the codes of 64 inputs are spread to their
+ * places, once for all tokens. Four rows share the activations. */
 #include "spmm_csr8.h"
 #ifdef EC_X86
 #include <immintrin.h>
@@ -14,8 +14,8 @@ EC_INLINE __m512i spread(uint64_t bits, int count, int end, const int8_t *from)
     return v;
 }
 
-/* Sums of four rows; end: of the last ones, behind whose codes nothing may be read. `ahead` bytes of codes are asked for with every word, from the
- * next four rows on, and their masks. */
+/* Sums of four rows; end: of the last ones, behind whose codes nothing may be read. `ahead` bytes of codes are prefetched with every word,
+ * from the next four rows on, and their masks. */
 EC_INLINE void four(int tokens, int end, const int8_t *code[4], const uint64_t *mask, int64_t words, const uint8_t *x, const int8_t *next,
                     int64_t ahead, int32_t sums[EC_MASKS_TOKENS][4])
 {
@@ -53,8 +53,8 @@ EC_INLINE void four(int tokens, int end, const int8_t *code[4], const uint64_t *
             sums[t][i] = _mm512_reduce_add_epi32(acc[t][i]);
 }
 
-EC_INLINE void rows(int tokens, const ec_csr *w, int64_t n, int64_t words, const int32_t *sum, const uint64_t *mask, int64_t row0, int64_t row1,
-                    const uint8_t *x, const int32_t *zero, float *sums, int64_t ld)
+EC_INLINE void rows(int tokens, const ec_csr *w, int64_t n, int64_t words, const int32_t *sum, const uint64_t *mask, int64_t row0,
+                    int64_t row1, const uint8_t *x, const int32_t *zero, float *sums, int64_t ld)
 {
     for (int64_t first = row0 / 4 * 4; first < row1; first += 4) {
         const int8_t *code[4];
@@ -73,8 +73,8 @@ EC_INLINE void rows(int tokens, const ec_csr *w, int64_t n, int64_t words, const
     }
 }
 
-void ec_spmv_masks8_avx512vnni(const ec_csr *w, int64_t n, int64_t words, const int32_t *sum, const uint64_t *mask, int64_t row0, int64_t row1,
-                               int tokens, const uint8_t *x, const int32_t *zero, float *sums, int64_t ld)
+void ec_spmv_masks8_avx512vnni(const ec_csr *w, int64_t n, int64_t words, const int32_t *sum, const uint64_t *mask, int64_t row0,
+                               int64_t row1, int tokens, const uint8_t *x, const int32_t *zero, float *sums, int64_t ld)
 {
     switch (tokens) {
     case 1: rows(1, w, n, words, sum, mask, row0, row1, x, zero, sums, ld); break;

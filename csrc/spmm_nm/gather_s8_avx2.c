@@ -26,7 +26,8 @@ EC_INLINE __m256i eight(const uint8_t *x, int32_t input, int64_t row, int to)
 /* Two inputs of one quad at once: [the one][the other], to bytes 0 and 1 or 2 and 3. */
 #define LOW(f) {ROW(f, 0, Z, Z), ROW(f, 1, Z, Z), ROW(f, 2, Z, Z), ROW(f, 3, Z, Z)}
 #define HIGH(f) {ROW(Z, Z, f, 0), ROW(Z, Z, f, 1), ROW(Z, Z, f, 2), ROW(Z, Z, f, 3)}
-static const int8_t PAIR[2][4][4][16] __attribute__((aligned(64))) = {{LOW(0), LOW(1), LOW(2), LOW(3)}, {HIGH(0), HIGH(1), HIGH(2), HIGH(3)}};
+static const int8_t PAIR[2][4][4][16] __attribute__((aligned(64))) = {{LOW(0), LOW(1), LOW(2), LOW(3)},
+                                                                      {HIGH(0), HIGH(1), HIGH(2), HIGH(3)}};
 
 EC_INLINE __m128i pair(const uint8_t *x, const int32_t *input, int64_t row, int high)
 {
@@ -57,7 +58,7 @@ EC_INLINE void gather(int mr, int64_t quads, const uint8_t *x, const int32_t *in
         }
 }
 
-/* Tiles of AVX2 have up to three rows: a product by a constant is an address. */
+/* AVX2's tiles have up to three rows, AVX-512's eight: with mr a constant, its products are part of addresses. */
 void ec_gather_s8_avx2(int mr, int paired, int64_t quads, const uint8_t *x, const int32_t *input, uint8_t *out)
 {
     if (paired && mr <= 3) {

@@ -1,7 +1,8 @@
 /* float32 N:M weights whose outputs share their inputs in blocks, for many rows, with the rows in the lanes: the driver.
  *
- * x becomes groups of 32 tokens, [groups][k][32], the last of them of 48 where 16 are left over. A step is some inputs of a group, which stay in
- * L1 while a thread's blocks of outputs pass by; their sums stay in L2 from step to step, and are turned into rows of y in the end. */
+ * x becomes groups of 32 tokens, [groups][k][32]; the last group has 48 where 16 are left over. A step is some inputs of a group, which
+ * stay in L1 while a thread's blocks of outputs pass by. Their sums stay in L2 from step to step, and are transposed into rows of y at
+ * the end. */
 #include "spmm_nm.h"
 #include "../activation/activation.h"
 #include "../spmm_csr/spmm_csr.h"
@@ -10,10 +11,10 @@ enum {
     FROM = 30,       /* rows: fewer are faster with outputs in the lanes */
     LANES = 32, MOST_LANES = 48,
     STEP = 256,      /* inputs, 32 KB, */
-    KEPT = 64,       /* and kept ones of a step, at most */
-    GROUPS = 8,      /* of a chunk, whose tokens are so many at most, */
+    KEPT = 64,       /* and most kept ones, of a step */
+    GROUPS = 8,      /* of a chunk, with at most so many tokens */
     TOKENS = (GROUPS - 1) * LANES + MOST_LANES,
-    OUTPUTS = 512,   /* and outputs: 512 KB of sums */
+    OUTPUTS = 512,   /* of a chunk: 512 KB of sums */
     PACK_K = 256     /* inputs to pack at a time */
 };
 
@@ -39,7 +40,7 @@ typedef struct {
 
 int ec_nm_in_lanes(int64_t m, const ec_nm *w) { return !w->codes && w->block > 1 && m >= FROM && ec_use_nm_lanes(); }
 
-/* Blocks of a chunk, at most. */
+/* Most blocks of a chunk. */
 static int64_t most_blocks(const ec_nm *w) { return ec_div_up(OUTPUTS, w->block); }
 
 static int64_t input_stride(int64_t kept) { return ec_div_up(kept, 16) * 16; }
@@ -64,7 +65,8 @@ static void pack_chunk(void *ctx, int64_t chunk, int thread)
     const job *j = ctx;
     const int64_t group = chunk % j->groups, k0 = chunk / j->groups * PACK_K, token0 = group * LANES;
     const int lanes = lanes_of(j, group);
-    j->pack(EC_MIN(j->m - token0, lanes), EC_MIN(j->k - k0, PACK_K), j->x + token0 * j->ldx + k0, j->ldx, j->lanes + token0 * j->k + k0 * lanes, lanes);
+    j->pack(EC_MIN(j->m - token0, lanes), EC_MIN(j->k - k0, PACK_K), j->x + token0 * j->ldx + k0, j->ldx,
+            j->lanes + token0 * j->k + k0 * lanes, lanes);
 }
 
 static void multiply_chunk(void *ctx, int64_t chunk, int thread)
@@ -74,7 +76,8 @@ static void multiply_chunk(void *ctx, int64_t chunk, int thread)
     const int64_t each = w->block / EC_PANEL, stride = input_stride(j->kept), step = EC_MIN(STEP / w->m * w->n, KEPT);
     const int64_t block0 = chunk / j->token_blocks * j->chunk_blocks, block1 = EC_MIN(j->blocks, block0 + j->chunk_blocks);
     const int64_t panel0 = block0 * each, panel1 = EC_MIN(j->panels, block1 * each), col0 = panel0 * EC_PANEL;
-    const int64_t group_sums = LANES * (panel1 - panel0) * EC_PANEL, group0 = chunk % j->token_blocks * GROUPS, group1 = EC_MIN(j->groups, group0 + GROUPS);
+    const int64_t group_sums = LANES * (panel1 - panel0) * EC_PANEL;
+    const int64_t group0 = chunk % j->token_blocks * GROUPS, group1 = EC_MIN(j->groups, group0 + GROUPS);
     float *sums = (float *)(void *)(j->scratch + (int64_t)thread * scratch_bytes(j->k, w));
     int32_t *input = (int32_t *)(void *)(sums + most_blocks(w) * w->block * TOKENS);
 
@@ -112,8 +115,8 @@ static void multiply_chunk(void *ctx, int64_t chunk, int thread)
     }
 }
 
-int ec_nm_by_lanes(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const ec_nm *w, const float *bias, int act, float *y, int64_t ldy,
-                   int threads, void *workspace, size_t size)
+int ec_nm_by_lanes(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const ec_nm *w, const float *bias, int act, float *y,
+                   int64_t ldy, int threads, void *workspace, size_t size)
 {
     threads = ec_thread_limit(threads); /* once: another thread may set the default meanwhile, and the scratch is counted by it */
     if (size < ec_nm_lanes_workspace(m, k, w, threads))
@@ -130,7 +133,7 @@ int ec_nm_by_lanes(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx,
     j.blocks = ec_div_up(n, w->block);
     j.groups = padded(m) / LANES;
     j.token_blocks = ec_div_up(j.groups, GROUPS);
-    j.lanes = (float *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+    j.lanes = ec_line_from(workspace);
     j.scratch = (char *)(j.lanes + padded(m) * k);
     j.group = (int32_t *)(void *)(j.scratch + threads * scratch_bytes(k, w));
     ec_nm_groups(j.kept, w, j.group);

@@ -1,8 +1,8 @@
 /* Kept inputs of a block times 32 or 48 tokens, AVX-512: 8 of the panel's 16 outputs at a time.
  *
- * Per kept input: its index, two or three vectors of tokens, and 8 weights that are broadcast: 11 loads for 16 FMAs. With outputs in the lanes
- * instead (spmm_nm_avx512.c) it is 14 for 12, which binds where there are two FMAs a cycle, as on CPUs with AVX512-FP16. None of its instructions
- * is used. */
+ * Per kept input: its index, two or three vectors of tokens, and 8 weights that are broadcast, so 11 loads for 16 FMAs. With outputs in
+ * the lanes instead (spmm_nm_avx512.c) it is 14 for 12, which is the bound where two FMAs begin in a cycle, as on CPUs with
+ * AVX512-FP16. None of its instructions is used. */
 #include "spmm_nm.h"
 #ifdef EC_X86
 #include <immintrin.h>

@@ -1,4 +1,4 @@
-/* float32 N:M weights of which each output has places of its own, times rows of x: the driver. */
+/* float32 N:M weights whose outputs have places of their own, times rows of x: the driver. */
 #include "spmm_nm.h"
 #include "../activation/activation.h"
 
@@ -53,18 +53,19 @@ static void rows_chunk(void *ctx, int64_t panel, int thread)
         j->activation(j->act, j->m, cols, j->y + col0, j->ldy);
 }
 
-int ec_nm_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const ec_nm *w, const float *bias, int act, float *y, int64_t ldy,
-                  int threads, void *workspace, size_t size)
+int ec_nm_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const ec_nm *w, const float *bias, int act, float *y,
+                  int64_t ldy, int threads, void *workspace, size_t size)
 {
     threads = ec_thread_limit(threads);
     if (size < ec_nm_rows_workspace(m, k, w))
         return EC_E_WORKSPACE;
     if (m == 0 || n == 0)
         return EC_OK;
-    job j = {.m = m, .n = n, .kept = ec_nm_kept(k, w), .ldx = row_floats(k), .tiles = ec_div_up(m, ROWS), .w = w, .bias = bias, .act = act, .y = y, .ldy = ldy};
+    job j = {.m = m, .n = n, .kept = ec_nm_kept(k, w), .ldx = row_floats(k), .tiles = ec_div_up(m, ROWS), .w = w, .bias = bias, .act = act,
+             .y = y, .ldy = ldy};
     j.rows = ec_use_nm_rows();
     j.activation = ec_use_activation();
-    j.x = (float *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+    j.x = ec_line_from(workspace);
     j.window = (int32_t *)(j.x + m * j.ldx);
     j.base = j.window + j.kept;
     for (int64_t i = 0; i < m; i++) {
@@ -72,7 +73,7 @@ int ec_nm_by_rows(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, 
         memset(j.x + i * j.ldx + k, 0, 4 * (size_t)(j.ldx - k));
     }
     for (int64_t e = 0, group = 0; e < j.kept; group += w->m) {
-        /* A window that begins at a cache line, if its line holds the group: then the group begins at a multiple of m, a power of two. */
+        /* A window begins at a cache line if that line holds the whole group: base | place is then a sum, as m is a power of two. */
         const int64_t window = WIDE % w->m == 0 ? group / WIDE * WIDE : group;
         for (int i = 0; i < w->n && e < j.kept; i++, e++) {
             j.window[e] = (int32_t)window;

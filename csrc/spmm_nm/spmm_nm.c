@@ -1,8 +1,8 @@
-/* N:M weights whose outputs share their inputs in blocks, the driver of both kinds of values: a dense product over the inputs that a block
- * keeps.
+/* N:M weights whose outputs share their inputs in blocks, the driver of both kinds of values: a dense product over the inputs that a
+ * block keeps.
  *
  * Rows of x become activation panels as for dense weights. For a block of outputs a thread gathers the kept inputs of a panel into its
- * scratch, and the dense tile multiplies that by the block's panels of values. */
+ * scratch, and the dense tile multiplies them by the block's panels of values. */
 #include "spmm_nm.h"
 #include "../grid.h"
 #include "../activation/activation.h"
@@ -13,8 +13,8 @@
 enum {
     BLOCK_K = 1024,        /* most float32 inputs of a block that is gathered */
     FEW = 3,               /* rows that stream through all of k, in tiles of their own */
-    GROUP = 16,            /* most blocks that pass a tile together, so that its inputs come into L1 once for all, */
-    GROUP_BYTES = 160 << 10, /* and of their values, which stay in L2: more are slower */
+    GROUP = 16,            /* most blocks that pass a tile together, so that its inputs come into L1 once for all; */
+    GROUP_BYTES = 160 << 10, /* and bytes of their values, to stay in L2: more are slower */
     EXACT_K = 66311        /* 255 * 127 * K < 2^31 */
 };
 
@@ -34,7 +34,7 @@ typedef struct {
     const ec_gemm_s8c_impl *s8c;
     ec_transpose_f32_fn *transpose;
     ec_quantize_rows_fn *quantize;
-    const ec_spmm_nm_impl *own; /* float32 tiles of its own, if it has */
+    const ec_spmm_nm_impl *own; /* float32 tiles of this op, if the CPU has them */
     ec_nm_inputs_fn *inputs;
     ec_gather_s8_fn *gather_s8;
     ec_activation_fn *activation;
@@ -48,19 +48,20 @@ typedef struct {
     int64_t scratch_bytes;
 } job;
 
-/* Where the panel of a tile begins, in bytes; and a line more for what is read and written beyond. */
+/* Where the panel of a tile begins, in bytes; with a cache line more for what is read and written past its end. */
 static int64_t panel_at(const ec_nm *w, int64_t k, int64_t row, int64_t tile)
 {
     return w->codes ? ec_panel_bytes(k, row) + 64 * tile : 4 * (row * k + EC_PANEL * tile);
 }
 
-/* From the inputs of one block to the next, which begin at a cache line. */
+/* From the inputs of one block to those of the next: whole cache lines. */
 static int64_t input_stride(int64_t kept) { return (ec_div_up(kept, 16) + 1) * 16; }
 
 static int64_t scratch_bytes(int64_t k, const ec_nm *w)
 {
     const int64_t kept = ec_nm_kept(k, w);
-    return 4 * GROUP * input_stride(kept) + (w->codes ? (ec_div_up(kept, 16) * 16 + 8) * EC_MAX_ROWS : (BLOCK_K + 1) * 4 * EC_MAX_ROWS) + 64;
+    const int64_t gathered = (w->codes ? ec_div_up(kept, 16) * 16 + 8 : (BLOCK_K + 1) * 4) * EC_MAX_ROWS;
+    return 4 * GROUP * input_stride(kept) + gathered + 64;
 }
 
 size_t ec_spmm_nm_workspace(int64_t m, int64_t k, const ec_nm *w, int threads)
@@ -73,7 +74,8 @@ size_t ec_spmm_nm_workspace(int64_t m, int64_t k, const ec_nm *w, int threads)
         return ec_nm8_planes_workspace(m, k, w, threads);
     if (w->codes && ec_nm8_by_places(m, w))
         return ec_nm8_workspace(m, k, w, threads);
-    return 192 + (size_t)panel_at(w, k, m, m) + 8 * (size_t)m + 4 * (size_t)ec_nm_kept(k, w) + (size_t)(ec_thread_limit(threads) * scratch_bytes(k, w));
+    return 192 + (size_t)panel_at(w, k, m, m) + 8 * (size_t)m + 4 * (size_t)ec_nm_kept(k, w) +
+           (size_t)(ec_thread_limit(threads) * scratch_bytes(k, w));
 }
 
 static void pack_tile(void *ctx, int64_t tile, int thread)
@@ -101,7 +103,7 @@ static void pack_tile(void *ctx, int64_t tile, int thread)
     }
 }
 
-/* mr activations of each of `count` inputs. Eight are copied, what is too much is overwritten by the next. */
+/* Copies mr activations of each of `count` inputs. Eight are copied, and the next copy overwrites what is too much. */
 static void gather_f32(int mr, int64_t count, const float *x, const int32_t *input, float *out)
 {
     for (int64_t e = 0; e < count; e++, out += mr)
@@ -109,8 +111,8 @@ static void gather_f32(int mr, int64_t count, const float *x, const int32_t *inp
 }
 
 /* `count` kept inputs from e0 on of `panels` panels times a tile. */
-static void multiply_f32(const job *j, int64_t panel0, int64_t panels, int64_t tile, int64_t e0, int64_t count, int64_t lines, int64_t line0,
-                         const int32_t *input, float *scratch)
+static void multiply_f32(const job *j, int64_t panel0, int64_t panels, int64_t tile, int64_t e0, int64_t count, int64_t lines,
+                         int64_t line0, const int32_t *input, float *scratch)
 {
     const int64_t groups = ec_div_up(panels, j->own->tile ? 1 : j->f32->vecs), row = ec_part(j->m, j->tiles, tile);
     const int mr = (int)(ec_part(j->m, j->tiles, tile + 1) - row);
@@ -120,7 +122,7 @@ static void multiply_f32(const job *j, int64_t panel0, int64_t panels, int64_t t
     for (int64_t g = 0; g < groups; g++) {
         const int64_t first = ec_part(panels, groups, g), p = panel0 + first, col0 = p * EC_PANEL;
         const int nv = (int)(ec_part(panels, groups, g + 1) - first);
-        const int more = p + nv < j->panels; /* the next inputs, or the next outputs, come into L2 meanwhile */
+        const int more = p + nv < j->panels; /* the next inputs, or the next outputs, are prefetched into L2 */
         const ec_gemm_f32_tile t = {
             .k = count,
             .x = j->own->tile ? panel : scratch,
@@ -150,8 +152,8 @@ static void multiply_f32(const job *j, int64_t panel0, int64_t panels, int64_t t
 static int64_t step_of(const job *j) { return j->own->tile && j->m <= FEW ? j->kept + 1 : j->own->block / j->w->m * j->w->n; }
 
 /* All blocks of a chunk, whose inputs are `stride` apart. */
-static void multiply_blocks_f32(const job *j, int64_t block0, int64_t block1, int64_t tile0, int64_t tile1, const int32_t *input, int64_t stride,
-                                float *scratch)
+static void multiply_blocks_f32(const job *j, int64_t block0, int64_t block1, int64_t tile0, int64_t tile1, const int32_t *input,
+                                int64_t stride, float *scratch)
 {
     const int64_t each = j->w->block / EC_PANEL, step = step_of(j);
     for (int64_t e0 = 0; e0 == 0 || e0 < j->kept; e0 += step) {
@@ -208,7 +210,7 @@ static void nm_chunk(void *ctx, int64_t chunk, int thread)
     for (int64_t b = block0; b < block1; b++) {
         int32_t *to = input + (b - block0) * stride;
         j->inputs(ec_nm_bits(j->w), j->kept, j->w->packed + b * ec_nm_words(j->kept, j->w), j->group, to);
-        for (int64_t e = j->kept; e < ec_div_up(j->kept, 4) * 4; e++) /* for a whole quad the first again: their weights are zeros */
+        for (int64_t e = j->kept; e < ec_div_up(j->kept, 4) * 4; e++) /* the last quad's other weights are zeros */
             to[e] = to[0];
     }
     if (j->w->codes)
@@ -234,7 +236,7 @@ static int run(job *j, int threads, void *workspace, size_t size)
     if (j->m == 0 || j->n == 0)
         return EC_OK;
     j->f32 = ec_use_gemm_f32();
-    j->s8c = ec_use_gemm_s8c(1); /* gathered panels are for the tile of few rows */
+    j->s8c = ec_use_gemm_s8c(1); /* the variant of few rows: gathered panels are not rows */
     j->own = ec_use_spmm_nm();
     j->inputs = ec_use_nm_inputs();
     j->transpose = ec_use_transpose_f32();
@@ -244,19 +246,20 @@ static int run(job *j, int threads, void *workspace, size_t size)
     j->panels = ec_div_up(j->n, EC_PANEL);
     j->blocks = ec_div_up(j->n, j->w->block);
     j->tiles = ec_div_up(j->m, int8 ? j->s8c->rows : j->own->tile ? j->own->rows : j->f32->rows);
-    j->panel = (char *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+    j->panel = ec_line_from(workspace);
     j->sx = (float *)(j->panel + panel_at(j->w, j->k, j->m, j->tiles));
     j->zero = (int32_t *)(j->sx + j->m);
     j->group = j->zero + j->m;
     ec_nm_groups(j->kept, j->w, j->group);
-    j->scratch = (char *)(((uintptr_t)(j->group + j->kept) + 63) & ~(uintptr_t)63);
+    j->scratch = ec_line_from(j->group + j->kept);
     j->scratch_bytes = scratch_bytes(j->k, j->w);
 
     ec_parallel(ec_threads_that_pay(threads, 0.06 * (double)j->m * (double)j->k), j->tiles, pack_tile, j);
     const int work = (int8 ? ec_spmm_nm8_threads : ec_spmm_nm_threads)(j->m, j->n, j->kept, threads);
     const int64_t values = 4 * EC_MIN(j->kept, step_of(j)) * j->w->block + 1; /* + 1: k may be 0 */
     j->group_blocks = !int8 && j->own->tile && j->tiles > 1 && values <= GROUP_BYTES ? EC_MIN(GROUP, GROUP_BYTES / values) : 1;
-    j->grid = ec_grid_of(work, ec_div_up(j->blocks, j->group_blocks), j->m, j->tiles, int8 ? ec_panel_bytes(j->k, 1) : 4 * j->k, EC_SECTION_L3);
+    const int64_t row_bytes = int8 ? ec_panel_bytes(j->k, 1) : 4 * j->k;
+    j->grid = ec_grid_of(work, ec_div_up(j->blocks, j->group_blocks), j->m, j->tiles, row_bytes, EC_SECTION_L3);
     ec_parallel(work, ec_grid_chunks(&j->grid), nm_chunk, j);
     return EC_OK;
 }

@@ -7,6 +7,8 @@
 #include <immintrin.h>
 EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,prfchw")
 
+#include "../zmm.h"
+
 enum { ROWS = 12, STRETCH = 16, AHEAD = 4096 /* bytes of weights, for few rows */ };
 
 /* unroll: how many inputs are summed separately, so that few rows still have enough independent sums. */
@@ -50,7 +52,7 @@ EC_INLINE void tile(int mr, int unroll, const ec_gemm_f32_tile *t, const int32_t
             for (int i = 0; i < mr; i++)
                 acc[i][0] = _mm512_fmadd_ps(_mm512_set1_ps(t->x[(int64_t)*input * mr + i]), _mm512_loadu_ps(w), acc[i][0]);
     }
-    const __m512i relu = _mm512_set1_epi32(0x18181800); /* see gemm_s8c_zmm.h */
+    const __m512i relu = _mm512_set1_epi32(FIX_NAN_AND_RELU);
     const __m512 bias = t->last ? _mm512_maskz_loadu_ps(mask, t->bias) : _mm512_set1_ps(-0.0f);
 #pragma GCC unroll 12
     for (int i = 0; i < mr; i++) {

@@ -1,13 +1,13 @@
 /* int8 N:M weights whose outputs share their inputs in blocks, for many rows: the driver.
  *
- * 64 rows of x become planes, a line of 64 bytes for each input; a block's kept inputs are lines by indices that are found once. A group of
- * planes stays in a cache while all outputs pass by. */
+ * 64 rows of x become planes, a line of 64 bytes for each input. A block's kept inputs are lines, by indices that are found once. A
+ * group of planes stays in a cache while all outputs pass by. */
 #include "spmm_nm8.h"
 #include "../activation/activation.h"
 #include "../quantize_rows/quantize_rows.h"
 
 enum {
-    FROM = 48, /* rows: fewer are cheaper elsewhere than as 64 */
+    FROM = 48, /* rows: fewer cost less in other kernels than as 64 here */
     SUMS = 4 * EC_PANEL * EC_PLANE
 };
 
@@ -31,7 +31,7 @@ typedef struct {
     float *sx;        /* scale and zero of each row, */
     int32_t *zero;
     int32_t *group;   /* the first input of each kept input's group, */
-    uint8_t *scratch; /* then for each thread panels of 64 rows; or inputs and sums */
+    uint8_t *scratch; /* then for each thread panels of 64 rows, or the sums and inputs of a block */
 } job;
 
 static int64_t plane_bytes(int64_t k) { return ec_div_up(k, 16) * 16 * EC_PLANE; }
@@ -47,7 +47,8 @@ int ec_nm8_in_planes(int64_t m, const ec_nm *w) { return w->block > 1 && m >= FR
 
 size_t ec_nm8_planes_workspace(int64_t m, int64_t k, const ec_nm *w, int threads)
 {
-    return 128 + (size_t)(tiles_of(m) * (plane_bytes(k) + 8 * EC_PLANE) + ec_div_up(ec_nm_kept(k, w), 16) * 64 + ec_thread_limit(threads) * scratch_bytes(k, w));
+    return 128 + (size_t)(tiles_of(m) * (plane_bytes(k) + 8 * EC_PLANE) + ec_div_up(ec_nm_kept(k, w), 16) * 64 +
+                          ec_thread_limit(threads) * scratch_bytes(k, w));
 }
 
 /* Row r of a panel of eight, from bytes in order. */
@@ -132,8 +133,9 @@ static void planes_chunk(void *ctx, int64_t chunk, int thread)
     }
 }
 
-int ec_nm8_planes(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale, const uint8_t *xzero,
-                  const ec_nm *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace, size_t size)
+int ec_nm8_planes(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale,
+                  const uint8_t *xzero, const ec_nm *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace,
+                  size_t size)
 {
     threads = ec_thread_limit(threads); /* once: another thread may set the default meanwhile, and the scratch is counted by it */
     if (size < ec_nm8_planes_workspace(m, k, w, threads))
@@ -152,7 +154,7 @@ int ec_nm8_planes(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, 
     j.blocks = ec_div_up(n, w->block);
     j.tiles = tiles_of(m);
     j.groups = ec_div_up(j.tiles, EC_MIN(j.tiles, j.impl->group_bytes / (plane_bytes(k) + 1) + 1)); /* + 1: k may be 0, or more than fits */
-    j.planes = (uint8_t *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+    j.planes = ec_line_from(workspace);
     j.scratch = j.planes + j.tiles * plane_bytes(k);
     j.sx = (float *)(j.scratch + threads * scratch_bytes(k, w));
     j.zero = (int32_t *)(j.sx + j.tiles * EC_PLANE);

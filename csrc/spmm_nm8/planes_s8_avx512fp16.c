@@ -1,5 +1,6 @@
-/* int8 over the kept inputs of a block of outputs, for CPUs where unpacking takes the dot products' unit (Intel; no FP16 instruction is used, it
- * tells these CPUs): 16 outputs interleave the planes once, where each pass again would cost a third. */
+/* int8 over the kept inputs of a block of outputs, for CPUs where unpacking takes the dot products' unit (Intel's, told by AVX512-FP16,
+ * of which no instruction is used): the planes are interleaved once for 16 outputs, where doing it again in each pass would cost a
+ * third. */
 #include "spmm_nm8.h"
 #ifdef EC_X86
 #include <immintrin.h>

@@ -1,5 +1,5 @@
-/* int8 over the kept inputs of a block of outputs, AVX-512 VNNI: each pass interleaves the planes again, on a unit that dot products leave
- * alone. To read them as an earlier pass left them in L1 is slower: the sums come and go with every piece of k that fits. */
+/* int8 over the kept inputs of a block of outputs, AVX-512 VNNI: each pass interleaves the planes again, on a unit that dot products
+ * leave free. Reading them from L1 as an earlier pass left them is slower: the sums come and go with every piece of k that fits. */
 #include "spmm_nm8.h"
 #ifdef EC_X86
 #include <immintrin.h>

@@ -1,22 +1,24 @@
-/* int8 over the kept inputs of a block of outputs, 64 rows in lanes: what the 512-bit variants share. Included inside their target region.
+/* int8 over the kept inputs of a block of outputs, 64 rows in lanes: what the 512-bit variants share. Included inside their target
+ * region.
  *
- * An input's plane is a byte of each row. Interleaving the planes of four kept inputs gives the quads of 64 rows, 4 ZMM, for as many outputs as
- * there are registers for: 6 times 4 sums. */
+ * A plane is a byte of each row for one input. Interleaving the planes of four kept inputs gives the quads of 64 rows, 4 ZMM, for as
+ * many outputs as there are registers for: 6, of 4 sums each. */
 #include "../gemm_s8c/gemm_s8c_zmm.h"
 #include "../spmm_csr/turn_zmm.h"
 
 enum { NEAR = 4 }; /* quads to prefetch ahead: planes lie in L2 */
 
-/* Where a pass over the quads has x from: interleaved; interleaved, and left for the other passes; or as one of these left it. */
+/* Where a pass over the quads takes x from: interleaved by itself; so, and stored for the other passes; or as stored by one of these. */
 enum source { INTERLEAVED, KEPT, TURNED };
 
-/* What it asks for, a line with each quad: weights of the next panel, or, shortly before the end, rows of y. */
+/* What a pass prefetches, a line with each quad: weights of the next panel, or, shortly before the end, rows of y. */
 enum ahead { NOTHING, WEIGHTS, OUTPUTS };
 
 EC_INLINE __m512i line(const uint8_t *planes, int32_t input) { return _mm512_loadu_si512(planes + (int64_t)input * EC_PLANE); }
 
-/* Outputs from `first` on times `quads` quads from `quad` on. turned [quads][4][64]. */
-EC_INLINE void outputs(int first, int count, enum source source, enum ahead ahead, const ec_planes_s8 *p, int64_t quad, int64_t quads, uint8_t *turned)
+/* `count` outputs from `first` on times `quads` quads from `quad` on. turned: [quads][4][64], not used by INTERLEAVED. */
+EC_INLINE void outputs(int first, int count, enum source source, enum ahead ahead, const ec_planes_s8 *p, int64_t quad, int64_t quads,
+                       uint8_t *turned)
 {
     const int32_t *at = p->input + 4 * quad;
     const int8_t *w = p->tile.w + 64 * quad + 4 * first;
@@ -29,7 +31,8 @@ EC_INLINE void outputs(int first, int count, enum source source, enum ahead ahea
         const __m512i zero = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_loadu_si512(p->tile.zero + 16 * z));
 #pragma GCC unroll 6
         for (int r = 0; r < count; r++)
-            acc[r][z] = quad == 0 ? _mm512_mullo_epi32(zero, _mm512_set1_epi32(p->tile.wsum[first + r])) : _mm512_load_si512(sums + EC_PLANE * r + 16 * z);
+            acc[r][z] = quad == 0 ? _mm512_mullo_epi32(zero, _mm512_set1_epi32(p->tile.wsum[first + r]))
+                                  : _mm512_load_si512(sums + EC_PLANE * r + 16 * z);
     }
     for (int64_t left = p->tile.quads - quad, end = left - quads; left > end; left--, at += 4, w += 64) {
         __m512i x[4];
@@ -62,9 +65,7 @@ EC_INLINE void outputs(int first, int count, enum source source, enum ahead ahea
         }
 #pragma GCC unroll 6
         for (int r = 0; r < count; r++) {
-            int32_t four;
-            memcpy(&four, w + 4 * r, 4);
-            const __m512i weights = _mm512_set1_epi32(four);
+            const __m512i weights = bcast_quad(w + 4 * r);
 #pragma GCC unroll 4
             for (int z = 0; z < 4; z++)
                 acc[r][z] = dot(acc[r][z], x[z], weights);

@@ -1,19 +1,17 @@
 /* int8 N:M weights times rows of x, each output finding its inputs by their places: the driver.
  *
- * Rows of x become rows of bytes. A quad of a panel's kept inputs, four for each of 16 outputs, comes from a window of neighbouring inputs,
- * the same for all outputs: the kernel reads the window and picks four bytes for each output. Patterns whose windows are larger than it
- * reaches run in plain C. Where gathering what a block of outputs shares is faster, spmm_nm.c multiplies. */
+ * Rows of x become rows of bytes. A quad is four kept inputs of each of a panel's 16 outputs. They come from a window of neighbouring
+ * inputs, the same for all outputs: the kernel reads the window and picks four bytes for each output. Patterns whose windows are larger
+ * than it reaches run in plain C. Where it is faster to gather what a block of outputs shares, spmm_nm.c multiplies. */
 #include "spmm_nm8.h"
 #include "../activation/activation.h"
 #include "../quantize_rows/quantize_rows.h"
 
-ec_spmm_nm8_fn ec_spmm_nm8_scalar;
-
 enum {
-    ROWS = 128,            /* rows that pass by a group of panels before the next: a block of their bytes stays in L2 */
+    ROWS = 128,            /* rows that pass by a group of panels before the next group: a block of their bytes stays in L2 */
     FEW = 16,
     GROUP = 8,             /* panels of a group */
-    ROW_BYTES = 192 << 10, /* of rows that stay in L2 whole: then a group is one panel, and its weights are one stream */
+    ROW_BYTES = 192 << 10, /* of rows that stay in L2 whole: then a group is one panel, a single stream of weights */
     SUMS = EC_PANEL * ROWS,
     SCRATCH = EC_NM8_SCRATCH + 4 * SUMS * GROUP /* bytes of a thread */
 };
@@ -43,7 +41,7 @@ typedef struct {
     uint8_t *scratch; /* then for each thread what the kernel asks for */
 } job;
 
-/* How many inputs from its first group on a quad may come from. */
+/* The inputs that a quad may come from, counted from the first of its first group on. */
 static int64_t window_inputs(const ec_nm *w)
 {
     int64_t most = 0;
@@ -52,7 +50,7 @@ static int64_t window_inputs(const ec_nm *w)
     return most;
 }
 
-/* What a few rows gather once for 32 outputs or more costs less than decoding places. */
+/* For few rows and 32 outputs or more, gathering once costs less than decoding places. */
 int ec_nm8_by_places(int64_t m, const ec_nm *w)
 {
     const ec_spmm_nm8_impl *impl = ec_use_spmm_nm8();
@@ -61,9 +59,9 @@ int ec_nm8_by_places(int64_t m, const ec_nm *w)
     return window_inputs(w) <= impl->window && impl->shared && (w->block == EC_PANEL || m > FEW);
 }
 
-/* AMX multiplies all inputs of many rows in the time that others take for a third of them. Elsewhere what shares its inputs always wins. With places of
- * each output a few rows do, and many of what keeps less than half; half and more only where a permutation takes no dot product's port, which it
- * does on Intel's CPUs (bench/TRIED.md), and by count of instructions on ARM's. */
+/* AMX multiplies all inputs of many rows in the time that other kernels take for a third of them. Elsewhere blocks that share their
+ * inputs always win. Places of each output win for a few rows, and for many where less than half is kept; half and more only where their
+ * permutation does not take the dot products' port, as it does on Intel's CPUs (bench/TRIED.md), and on ARM's by count of instructions. */
 int ec_nm8_form(int64_t rows, int n, int m, int block)
 {
     const ec_spmm_nm8_impl *impl = ec_use_spmm_nm8();
@@ -81,10 +79,11 @@ int ec_nm8_form(int64_t rows, int n, int m, int block)
 
 static const ec_spmm_nm8_impl SCALAR = {.panel = ec_spmm_nm8_scalar, .block = 64, .panels = 1};
 
-/* Four kept inputs are exactly eight inputs, wherever one looks. */
+/* Whether four kept inputs always come from exactly eight inputs, and the kernel wants such windows doubled. */
 static int in_halves(const ec_nm *w) { return ec_use_spmm_nm8()->halves && w->m == 2 * w->n && 4 % w->n == 0; }
 
-/* A row, or with halves after each 8 inputs these once more; a window of 64 beyond its end; and not a power of two from row to row. */
+/* Bytes of a row; with halves, each 8 inputs are there twice. Room for a window of 64 past the end, and no power of two from row to
+ * row. */
 static int64_t row_bytes(int64_t k, int halves) { return ec_div_up((k + 16) * (1 + halves), 128) * 128 + 64; }
 
 size_t ec_nm8_workspace(int64_t m, int64_t k, const ec_nm *w, int threads)
@@ -93,7 +92,7 @@ size_t ec_nm8_workspace(int64_t m, int64_t k, const ec_nm *w, int threads)
     return 128 + (size_t)(m * (row_bytes(k, 1) + 8) + 8 * quads + ec_thread_limit(threads) * SCRATCH);
 }
 
-/* After each 8 bytes the same with all bits turned, from the last to the first in place. */
+/* After each 8 bytes the same 8 inverted; in place, from the last to the first. */
 static void double_row(int64_t k, uint8_t *row)
 {
     for (int64_t i = ec_div_up(k, 8) - 1; i >= 0; i--) {
@@ -181,7 +180,7 @@ static void nm8_chunk(void *ctx, int64_t chunk, int thread)
 
 int ec_spmm_nm8_threads(int64_t m, int64_t n, int64_t k, int threads) { return ec_gemm_s8c_threads(m, n, k, threads); }
 
-/* Windows of 64 inputs begin at whole ones where that does: no load of one crosses a cache line. */
+/* A window of 64 inputs begins at a multiple of 64 where that covers the quad: its load crosses no cache line. */
 static void plan_windows(const job *j)
 {
     const int64_t n = j->w->n, m = j->w->m;
@@ -217,7 +216,7 @@ int ec_spmm_nm8(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, co
     j.activation = ec_use_activation();
     j.halves = in_halves(w);
     j.panels = ec_div_up(n, EC_PANEL);
-    j.rows = (uint8_t *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
+    j.rows = ec_line_from(workspace);
     j.scratch = j.rows + m * row_bytes(k, j.halves);
     j.sx = (float *)(j.scratch + (int64_t)threads * SCRATCH);
     j.zero = (int32_t *)(j.sx + m);

@@ -1,12 +1,12 @@
 /* int8 N:M panel, AVX2: up to 4 rows x 16 outputs, 8 YMM of sums.
  *
- * A shuffle picks the four bytes of each output from its row's window. They are x = q - 128 (flip 0x80), and vpmaddubsw has to have an
- * unsigned operand: that is |w|, and the bytes of negative weights are turned, ~x = -1 - x, which unlike -x is a byte too. What that
- * takes away is the sum of the negative weights, known beforehand. A pair is at most 2 * 127 * 128: exact. Where a window is 8 inputs,
- * x and ~x lie in one register (halves) and the shuffle picks the right one: four instructions for 32 products.
+ * A shuffle picks the four bytes of each output from its row's window. They are x = q - 128 (flip 0x80), and vpmaddubsw needs an
+ * unsigned operand: that is |w|, and the bytes for negative weights are inverted, ~x = -1 - x, which unlike -x is always a byte. The
+ * sum is then too small by the sum of the negative weights, known beforehand. A pair is at most 2 * 127 * 128: exact. Where a window is
+ * 8 inputs, x and ~x lie in one register (halves) and the shuffle picks the right one: four instructions for 32 products.
  *
- * One or two rows decode the places where they use them. Else they are decoded once for all rows, for a block of quads, so that what was
- * decoded stays in L1. */
+ * One or two rows decode the places where they use them. For more rows they are decoded once, a block of quads at a time, so that what
+ * was decoded stays in L1. */
 #include "spmm_nm8.h"
 #ifdef EC_X86
 #include <immintrin.h>
@@ -18,7 +18,7 @@ enum { ROWS = 4, AHEAD = 3072 /* bytes of weights to prefetch; of places half */
 
 typedef struct { __m256i take[2], size[2], turn[2]; } picks; /* of 2 x 8 outputs */
 
-/* Places of 8 outputs from quad q on, q being the first of a word. */
+/* Places of 8 outputs from quad q on, which is the first of a word. */
 EC_INLINE __m256i load_places(const ec_nm8_panel *p, int bits, int64_t q, int h)
 {
     const uint32_t *word = p->places + q / (8 / bits) * (p->shared ? 1 : EC_PANEL);

@@ -1,10 +1,10 @@
 /* int8 N:M panels, AVX-512 VNNI and VBMI: up to 8 rows x 32 outputs, 16 ZMM of sums.
  *
- * vpermb picks the four bytes of each of 16 outputs from 64 neighbouring bytes of a row: any pattern's quad comes from so few. One of them
- * and a dot product take 1.33 cycles on Zen 4, where a dense dot product takes one.
+ * vpermb picks the four bytes of each of 16 outputs from 64 neighbouring bytes of a row, enough for a quad of any pattern. With a dot
+ * product it takes 1.33 cycles on Zen 4, where a dense dot product takes one.
  *
- * One or two rows decode the places where they use them, 2 bits each: a single pass over weights in memory. Else they are decoded once for
- * all rows, a block of quads at a time. */
+ * One or two rows decode the places where they use them, 2 bits each: a single pass over weights in memory. For more rows they are
+ * decoded once, a block of quads at a time. */
 #include "spmm_nm8.h"
 #ifdef EC_X86
 #include <immintrin.h>
@@ -12,9 +12,13 @@ EC_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,prfchw
 
 #include "../gemm_s8c/gemm_s8c_zmm.h"
 
-enum { ROWS = 8, STRETCH = 32 /* quads */, AHEAD = 2048 /* bytes of weights, for few rows; twice that of a stream alone */ };
+enum {
+    ROWS = 8,
+    STRETCH = 32, /* quads */
+    AHEAD = 2048  /* bytes of weights to prefetch for few rows; twice as many where they are the only stream */
+};
 
-/* acc + w * the bytes `take` names. One asm: gcc would pull shuffles and dot products apart, which costs 4 %. */
+/* acc + w * the bytes that `take` names. One asm: gcc would move shuffles and dot products apart, which costs 4 %. */
 EC_INLINE __m512i pick_dot(__m512i acc, __m512i take, __m512i bytes, __m512i w)
 {
     __m512i picked;
@@ -77,7 +81,8 @@ EC_INLINE void few_rows(int mr, int bits, int shared, const ec_nm8_panel *p)
             const __m512i take = decode(places, bits, 0, p->base[q]);
 #pragma GCC unroll 2
             for (int i = 0; i < mr; i++)
-                acc[i][0] = pick_dot(acc[i][0], take, _mm512_loadu_si512(x + p->window[q] + i * ldx), _mm512_loadu_si512(p->tile.w + 64 * q));
+                acc[i][0] = pick_dot(acc[i][0], take, _mm512_loadu_si512(x + p->window[q] + i * ldx),
+                                     _mm512_loadu_si512(p->tile.w + 64 * q));
             places = _mm512_srli_epi32(places, (unsigned)bits);
         }
 #pragma GCC unroll 2
@@ -89,7 +94,7 @@ EC_INLINE void few_rows(int mr, int bits, int shared, const ec_nm8_panel *p)
     }
 }
 
-/* Where the decoded places of a second panel are, in bytes: where those of the first are, if they are the same. */
+/* The offset in scratch of a second panel's decoded places: 0 if both panels have the same. */
 static int64_t scratch_panel(const ec_nm8_panel *p) { return p->places_panel ? EC_NM8_SCRATCH / 2 : 0; }
 
 EC_INLINE void decode_block(int bits, int shared, const ec_nm8_panel *p)
@@ -106,7 +111,8 @@ EC_INLINE void decode_block(int bits, int shared, const ec_nm8_panel *p)
     }
 }
 
-/* Tile i of so many: rows row .. row + mr. bits: of places of each output that it decodes and leaves decoded; 0: they are. */
+/* Tile i of `tiles`: rows row .. row + mr - 1. bits: those of places of each output, which it decodes and leaves decoded for the other
+ * tiles; 0 if they are decoded. */
 EC_INLINE void tile(int mr, int nv, int bits, const ec_nm8_panel *p, int64_t row, int64_t i, int64_t tiles)
 {
     uint8_t *take = p->scratch;
@@ -115,7 +121,7 @@ EC_INLINE void tile(int mr, int nv, int bits, const ec_nm8_panel *p, int64_t row
     const int8_t *w = p->tile.w + 64 * p->quad0;
     const int32_t *window = p->window + p->quad0;
     int32_t *sums = p->sums + 16 * nv * row;
-    /* What the panels after these need comes into L2 meanwhile, from each tile its part. */
+    /* Each tile prefetches its part of what the next panels need into L2. */
     const int8_t *ahead = w + nv * w_panel + 64 * ec_part(quads, tiles, i);
     const int64_t lines = p->ahead ? ec_div_up(ec_div_up(quads, tiles), quads / STRETCH + 1) : 0;
     int64_t q = p->quad0;

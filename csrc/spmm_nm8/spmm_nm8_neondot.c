@@ -1,7 +1,8 @@
 /* int8 N:M panel, NEON with sdot: up to 4 rows x 16 outputs, 16 registers of sums.
  *
- * A table lookup picks the four bytes of each output from its row's window of 16 inputs: two instructions for 16 products. One or two rows decode
- * the places where they use them. Else they are decoded once for all rows, for a block of quads, so that what was decoded stays in L1. */
+ * A table lookup picks the four bytes of each output from its row's window of 16 inputs: two instructions for 16 products. One or two rows
+ * decode the places where they use them. Else they are decoded once for all rows, for a block of quads, so that what was decoded stays in
+ * L1. */
 #include "spmm_nm8.h"
 #ifdef EC_ARM64
 #include <arm_neon.h>

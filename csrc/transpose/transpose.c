@@ -1,4 +1,4 @@
-/* A matrix turned, block by block: 16 rows of x make a whole cache line of y. */
+/* A matrix transposed, block by block: 16 rows of x make a whole cache line of y. */
 #include "../gemm_f32/gemm_f32.h"
 
 enum { COLUMNS = 64 /* of a block: more lines of y, which may be a power of two apart, would drive each other out of L1 */ };

@@ -26,7 +26,7 @@ flags=$(sed -n '/^FLAGS = \[/,/\]/p' "$csrc/build_cffi.py" | sed 's/^FLAGS = \[/
 
 own=$here/conformance.c
 build() { # compiler, further flags
-    "$1" $flags "${@:2}" -Wall -Wextra -Werror -I"$csrc" "$csrc"/*.c "$csrc"/*/*.c "$own" -o "$program" -lm -pthread
+    "$1" $flags "${@:2}" -Wall -Wextra -Wmissing-prototypes -Werror -I"$csrc" "$csrc"/*.c "$csrc"/*/*.c "$own" -o "$program" -lm -pthread
 }
 
 case $kind in
