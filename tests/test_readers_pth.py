@@ -110,6 +110,14 @@ def test_a_tensor_that_is_negated_when_it_is_read(tmp_path):
         ec.import_weights(zipped(tmp_path / "m", {"w": view}))
 
 
+@pytest.mark.parametrize("view", [{"shape": (4, 12), "strides": (0, 1)}, {"shape": (11, 2), "strides": (1, 1)}])
+def test_a_tensor_that_repeats_its_values(view, tmp_path):
+    with pytest.raises(ec.FormatError, match=r"m: w: .*repeats the storage's 12 elements: .*\.contiguous\(\)"):
+        ec.import_weights(zipped(tmp_path / "m", {"w": tensor(**view)}))
+    view["shape"] = (1, view["shape"][1])
+    assert_bits(ec.import_weights(zipped(tmp_path / "m", {"w": tensor(**view)}))["w"], W.reshape(1, -1)[:, : view["shape"][1]])
+
+
 def test_metadata_that_json_has_no_number_for(tmp_path):
     got = ec.import_weights(zipped(tmp_path / "m", {"w": tensor(), "best": float("inf")}))
     assert got.metadata == {"best": "Infinity"}

@@ -194,10 +194,12 @@ def _array(t: Tensor, storages: dict[str, Array]) -> Array:
         raise ValueError(f"shape {t.shape}, strides {t.strides}, offset {t.offset} make no tensor")
     elements = len(data) // size
     last = t.offset + sum((n - 1) * s for n, s in zip(t.shape, t.strides, strict=True))
-    if 0 not in t.shape and (last >= elements or math.prod(t.shape) > elements):
-        raise ValueError(f"shape {t.shape}, strides {t.strides}, offset {t.offset} reach beyond the storage's {elements} elements")
     if 0 in t.shape:
         return np.zeros(t.shape, np.float32 if t.storage.dtype == "bfloat16" else t.storage.dtype)
+    if last >= elements:
+        raise ValueError(f"shape {t.shape}, strides {t.strides}, offset {t.offset} reach beyond the storage's {elements} elements")
+    if math.prod(t.shape) > elements:  # a few bytes would become any number of them
+        raise ValueError(f"shape {t.shape} repeats the storage's {elements} elements: save an expanded tensor as its .contiguous()")
     flat = data[: elements * size].view("<u2" if t.storage.dtype == "bfloat16" else t.storage.dtype)
     view = np.lib.stride_tricks.as_strided(flat[t.offset :], t.shape, tuple(s * size for s in t.strides), writeable=False)
     return bfloat16_to_float32(view) if t.storage.dtype == "bfloat16" else view
