@@ -194,6 +194,7 @@ def info(dims, kind, offset=0):
         gguf_bytes(tensors=info((2**32, 2**32), 0) + bytes(100), tensor_count=1),
         gguf_bytes(tensors=info((2**62, 4), 2) + bytes(100), tensor_count=1),
         gguf_bytes(tensors=info((33, 2), 2) + bytes(100), tensor_count=1),
+        gguf_bytes(tensors=info((40,), 0) + info((40,), 0).replace(b"w", b"v") + bytes(170), tensor_count=2),
         gguf_bytes(tensors=info((4,), 0, 2**63) + bytes(100), tensor_count=1),
         gguf_bytes(tensors=info((4,), 999) + bytes(100), tensor_count=1),
         gguf_bytes(tensors=info((1,) * 99, 0) + bytes(100), tensor_count=1),
@@ -405,6 +406,7 @@ I32 = np.int32
         ({"weight_packed": np.zeros((4, 8), I32), "weight_scale": np.ones((5, 2), f), "weight_shape": np.array([4, 64])}, "wanted"),
         ({"weight_packed": np.zeros((4, 8), np.uint8), "weight_scale": np.ones((4, 2), f), "weight_shape": np.array([4, 16])}, "NVFP4"),
         ({"weight": np.zeros((4, 8), f), "weight_scale": np.ones((4, 1), f)}, "wanted int8"),
+        ({"weight": np.zeros((1 << 20, 0), np.int8), "weight_scale": np.ones(1, f)}, r"shape \(1048576, 0\)"),
         ({"weight": np.zeros((4, 8), np.int8), "weight_scale": np.ones((3, 1), f)}, r"weight_scale has shape \(3, 1\)"),
         (
             {"weight": np.zeros((4, 8), np.int8), "weight_scale": np.ones((4, 1), f), "weight_zero_point": np.full((4, 1), 0.5, f)},

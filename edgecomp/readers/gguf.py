@@ -171,13 +171,15 @@ def _reader(parser: Any) -> Any:
             return super()._build_tensor_info(offs, count)
 
         def _build_tensors(self, start_offs: int, fields: Any) -> None:
+            total = 0
             for field in fields:
                 dims, raw = field.parts[3].tolist(), field.parts[4]
                 elements = 1
                 for d in dims:
                     elements *= d  # the parser's product wraps
                 block, size = parser.GGML_QUANT_SIZES[parser.GGMLQuantizationType(int(raw[0]))]
-                if len(dims) > 4 or (dims and dims[0] % block) or elements // block * size > self.data.size:
+                total += elements // block * size  # tensors that overlap would be more than the file
+                if len(dims) > 4 or (dims and dims[0] % block) or total > self.data.size:
                     raise ValueError(f"{field.name}: shape {dims[::-1]} does not fit its type or the file")
             super()._build_tensors(start_offs, fields)
 
