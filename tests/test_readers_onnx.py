@@ -270,6 +270,23 @@ def test_parts_that_do_not_fit(inputs, arrays, tmp_path):
         ec.import_weights(path)
 
 
+def test_what_would_take_more_memory_than_the_file(tmp_path):
+    """Blocks of 2**40, scales that broadcast codes, and 2**20 outputs of no inputs."""
+    matmul = node("MatMul", ["x", "d"], ["y"])
+    blocks = lambda size: [node("DequantizeLinear", ["w", "s"], ["d"], axis=0, block_size=size), matmul]  # noqa: E731
+    got = ec.import_weights(write(tmp_path / "m", blocks(1 << 40), w=q, s=scale[None]))["w"]
+    np.testing.assert_array_equal(got, (q * scale.astype(np.float64)).astype(f).T)
+    with pytest.raises(ec.FormatError, match=r"m: w: .*blocks of 32 .*shape \(3, 40\), wanted \(2, 40\)"):
+        ec.import_weights(write(tmp_path / "m", blocks(32), w=q, s=np.ones((3, N), f)))
+    made = [node("Cast", ["w"], ["c"], to=TensorProto.FLOAT), node("Mul", ["c", "s"], ["d"])]
+    with pytest.raises(ec.FormatError, match=r"m: w: "):
+        ec.import_weights(write(tmp_path / "m", [*made, matmul], w=q[:, :1], s=scale[None, None]))
+    empty = onnx.TensorProto(name="w", data_type=TensorProto.INT8, dims=[0, 1 << 20], raw_data=b"")
+    got = ec.import_weights(write(tmp_path / "m", [*made, matmul], w=empty, s=f(1)))["w"]
+    assert isinstance(got, np.ndarray)
+    assert got.shape == (1 << 20, 0)
+
+
 def test_matmulnbits_that_does_not_fit(tmp_path):
     for n, bits, block in ((N, 4, 16), (2**40, 4, 32), (N, 3, 32), (N, 4, 0)):
         made = node("MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", K=K, N=n, bits=bits, block_size=block)

@@ -259,7 +259,10 @@ def _factors(name: str, graph: _Graph) -> Iterator[tuple[str, list[str]]]:
 def _spread(a: Array, shape: tuple[int, ...], axis: int, block: int) -> Array:
     """A scale or zero point as an array that broadcasts against q."""
     if block:
-        return np.repeat(a, block, axis=axis)[tuple(slice(s) for s in shape)]
+        blocks = tuple(-(-s // block) if i == axis % len(shape) else s for i, s in enumerate(shape))
+        if a.shape != blocks:  # before anything is allocated for it
+            raise ValueError(f"blocks of {block} of shape {shape}: scale or zero point has shape {a.shape}, wanted {blocks}")
+        return np.repeat(a, min(block, shape[axis]), axis=axis)[tuple(slice(s) for s in shape)]
     if a.ndim == 1 and a.size > 1:
         axis %= len(shape)
         return a.reshape([-1 if i == axis else 1 for i in range(len(shape))])
@@ -268,19 +271,18 @@ def _spread(a: Array, shape: tuple[int, ...], axis: int, block: int) -> Array:
 
 def _dequantize(q: Array, scale: Array, zero: Array | None, axis: int, block: int) -> Array:
     """(q - zero) * scale, each value rounded once."""
-    centred = q.astype(np.float64)
+    centred, factor = q.astype(np.float64), _spread(scale, q.shape, axis, block)
+    if np.broadcast_shapes(q.shape, factor.shape) != q.shape:
+        raise ValueError(f"q has shape {q.shape}, scale {scale.shape}")
     if zero is not None:
         centred -= _spread(zero, q.shape, axis, block)
     with np.errstate(over="ignore"):
-        value = (centred * _spread(scale, q.shape, axis, block)).astype(np.float32)
-    if value.shape != q.shape:
-        raise ValueError(f"q has shape {q.shape}, scale {scale.shape}")
-    return value
+        return (centred * factor).astype(np.float32)  # type: ignore[no-any-return]
 
 
 def _weight(q: Array, scale: Array, zero: Array | None, axis: int, block: int, turned: bool, bits: int) -> Any:
-    """A weight of ours, or None: more than two dimensions, scales along the inputs, or zero points that no code can be."""
-    if q.ndim != 2 or q.dtype == np.int32:
+    """A weight of ours, or None: empty, more than two dimensions, scales along the inputs, or zero points that no code can be."""
+    if q.ndim != 2 or q.dtype == np.int32 or not q.size:  # [0, 2**40] takes no bytes, but its scales would
         return None
     signed, middle = q.dtype == np.int8, 1 << (bits - 1)
     low = -middle if signed else 0
