@@ -318,9 +318,12 @@ def test_broken_files(tmp_path):
     outside.external_data.add(key="location", value="../../../../../../etc/passwd")
     with pytest.raises(ec.FormatError):
         ec.import_weights(write(tmp_path / "m", [node("MatMul", ["x", "w"], ["y"])], w=outside))
-    write(tmp_path / "m", [node("MatMul", ["x", "w"], ["y"])], w=np.ones((K, N), f), name=np.ones(3, f))
-    (tmp_path / "m").write_bytes((tmp_path / "m").read_bytes().replace(b"name", b"nam\xae"))
-    with pytest.raises(ec.FormatError, match=r"m: .*no UTF-8"):
-        ec.import_weights(tmp_path / "m")
+    constant = node("Constant", [], ["made"], value_float=1.0)
+    model = onnx.load(str(write(tmp_path / "m", [node("MatMul", ["x", "w"], ["y"]), constant], w=np.ones((K, N), f), name=np.ones(3, f))))
+    model.metadata_props.add(key="some", value="text")
+    for text in (b"name", b"made", b"some", b"text"):
+        (tmp_path / "m").write_bytes(model.SerializeToString().replace(text, b"nam\xae"))
+        with pytest.raises(ec.FormatError, match=r"m: .*no UTF-8"):
+            ec.import_weights(tmp_path / "m")
     with pytest.raises(FileNotFoundError):
         readers.read_onnx(tmp_path / "absent")

@@ -61,6 +61,8 @@ def read_onnx(path: Path, *, other: str = "dequantize") -> Checkpoint:
                 value = np.ascontiguousarray(value.T) if was_turned else value
             result.add(name, value, path)
             turned += [name] if was_turned else []
+        if not all(isinstance(text, str) for text in (*result, *result.metadata, *result.metadata.values())):  # else they are bytes
+            raise ValueError("a name or a text of the metadata is no UTF-8")
     result.metadata["transposed"] = turned
     return result
 
@@ -90,8 +92,6 @@ class _Graph:
             if tensor.data_type == onnx.TensorProto.STRING:
                 continue
             with reading(path, tensor.name):
-                if not isinstance(tensor.name, str):
-                    raise ValueError("the name of an initializer is no UTF-8")
                 if tensor.name in self.arrays:
                     raise ValueError("there are two initializers of this name")
                 self.arrays[tensor.name] = _array(onnx, tensor)
