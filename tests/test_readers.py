@@ -379,6 +379,14 @@ def test_metadata_that_json_has_no_number_for(tmp_path):
     ec.save(tmp_path / "m.npz", got, got.metadata)
 
 
+def test_a_configuration_that_is_no_object(tmp_path):
+    path = saved(tmp_path, {"l.weight": np.ones((4, 8), np.int8), "l.weight_scale": np.ones((4, 1), f)})
+    with pytest.raises(ec.FormatError, match=r"model\.safetensors: quantization_config is 'gptq', wanted an object"):
+        readers.read_safetensors(path, config={"quantization_config": "gptq"})
+    with pytest.raises(TypeError, match="config is a str, wanted None or a dict"):
+        readers.read_safetensors(path, config="gptq")
+
+
 def test_a_layer_of_no_name(tmp_path):
     q = rng.integers(-127, 128, (4, 32)).astype(np.int8)
     got = ec.import_weights(saved(tmp_path, {"weight": q, "weight_scale": np.ones((4, 1), f), "bias": np.ones(4, f)}))
