@@ -58,6 +58,10 @@ class _Matrix:
         """Share of the values that is stored."""
         return 1.0
 
+    @classmethod
+    def verify(cls, w: Any) -> None:
+        """What full verification refuses and `build` does not, which would have to read all values."""
+
 
 class Dense(_Matrix):
     """float32, packed."""
@@ -73,6 +77,10 @@ class Dense(_Matrix):
     @classmethod
     def build(cls, keys: Keys, a: Mapping[str, Array]) -> Weight:
         return DenseWeight._build(shape=cls.shape(keys), **a)
+
+    @classmethod
+    def verify(cls, w: Any) -> None:
+        finite(w.panels.reshape(-1), "panels")
 
 
 class Int8(_Matrix):

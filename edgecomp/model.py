@@ -33,7 +33,8 @@ def load(path: str | os.PathLike[str], *, mmap: bool = True, verify: str = "stru
             file may be replaced or deleted, but not changed in place, which would change the weights; truncating it would end the
             process. False reads all of it into memory: for files that others write to.
         verify: "structure" checks directory, manifest, headers and sizes, and when a tensor is first taken its values that kernels rely
-            on: indices, finite scales, and those of sparse weights. "full" checks those of all tensors now, and every CRC-32.
+            on: indices, finite scales, and those of sparse weights. "full" checks those of all tensors now, that dense weights are
+            finite, and every CRC-32.
 
     Raises:
         FormatError: the file breaks a rule; the message names file, tensor and rule.
@@ -93,12 +94,16 @@ class Model(Mapping[str, Any]):
             taken = self._taken.setdefault(name, self._make(name, self._bytes))
         return taken
 
-    def _make(self, name: str, data: npt.NDArray[np.uint8]) -> Any:
+    def _make(self, name: str, data: npt.NDArray[np.uint8], full: bool = False) -> Any:
         keys = self._manifest["tensors"][name]
         try:
             parts = {p: _npy.view(data[at : at + size], dtype, shape) for p, (at, size, dtype, shape) in self._parts[name].items()}
             if keys["kind"] != "array":
-                return _kinds.KINDS[keys["kind"]].build(keys, parts)
+                kind = _kinds.KINDS[keys["kind"]]
+                weight = kind.build(keys, parts)
+                if full:
+                    kind.verify(weight)
+                return weight
         except ValueError as error:
             raise self._error(name, error) from None
         values = parts["values"]
@@ -132,7 +137,7 @@ class Model(Mapping[str, Any]):
                 if crc != m.crc:
                     raise FormatError(f"{self.path}: member {shown(m.name)}: its CRC-32 is {crc:08x}, the directory says {m.crc:08x}")
             if name is not None:
-                self._make(name, data)
+                self._make(name, data, full=True)
 
         if pool.get_num_threads() == 1:
             for job in jobs:

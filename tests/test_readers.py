@@ -99,6 +99,51 @@ def test_gguf_plain_types_and_metadata(tmp_path):
     assert not any(v.flags.writeable for v in got.values())
 
 
+def write_split(folder, **options):
+    """w0 .. w4 in parts of two tensors."""
+    writer = gguf.GGUFWriter(str(folder / "m.gguf"), "llama", split_max_tensors=2, **options)
+    writer.add_string("general.name", "five")
+    for i in range(5):
+        writer.add_tensor(f"w{i}", np.full((2, 32), i, f))
+    for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+        step()
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_gguf_in_parts(small, tmp_path):
+    first, *others = write_split(tmp_path, small_first_shard=small)
+    got = ec.import_weights(first)
+    assert [(name, a[0, 0]) for name, a in got.items()] == [(f"w{i}", i) for i in range(5)]
+    assert got.metadata["general.name"] == "five"
+    count = 1 + len(others)
+    for i, part in enumerate(others, 2):
+        with pytest.raises(ec.FormatError, match=rf"{part.name}: is part {i} of {count}.*wanted the first, .*-00001-of-0000{count}\.gguf"):
+            ec.import_weights(part)
+
+
+def test_gguf_in_parts_that_do_not_fit(tmp_path):
+    first, second, third = write_split(tmp_path)
+    alone = tmp_path / "alone.gguf"
+    alone.write_bytes(first.read_bytes())
+    with pytest.raises(ec.FormatError, match=r"alone\.gguf: is part 1 of 3.*wanted a name that ends in -00001-of-00003\.gguf"):
+        ec.import_weights(alone)
+    data = third.read_bytes()
+    wrong_parts = {"split.no is 1": second.read_bytes(), "split.no is 0": alone.read_bytes(), "w3: .*two": data.replace(b"w4", b"w3")}
+    for said, wrong in wrong_parts.items():
+        third.write_bytes(wrong)
+        with pytest.raises(ec.FormatError, match=rf"{third.name}: {said}"):
+            ec.import_weights(first)
+    third.unlink()
+    with pytest.raises(ec.FormatError, match=rf"{third.name}: is not there, part 3 of 3"):
+        ec.import_weights(first)
+    third.write_bytes(data)
+    key = b"split.tensors.count" + struct.pack("<I", 5)
+    first.write_bytes(alone.read_bytes().replace(key + struct.pack("<i", 5), key + struct.pack("<i", 6)))
+    with pytest.raises(ec.FormatError, match=r"has 5 tensors in its parts, split\.tensors\.count says 6"):
+        ec.import_weights(first)
+
+
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q6_K", "BF16"])
 def test_gguf_of_a_big_endian_machine(kind, tmp_path):
     writer = gguf.GGUFWriter(str(tmp_path / "m"), "llama", endianess=gguf.GGUFEndian.BIG)
@@ -149,6 +194,7 @@ def info(dims, kind, offset=0):
         gguf_bytes(tensors=info((2**32, 2**32), 0) + bytes(100), tensor_count=1),
         gguf_bytes(tensors=info((2**62, 4), 2) + bytes(100), tensor_count=1),
         gguf_bytes(tensors=info((33, 2), 2) + bytes(100), tensor_count=1),
+        gguf_bytes(tensors=info((40,), 0) + info((40,), 0).replace(b"w", b"v") + bytes(170), tensor_count=2),
         gguf_bytes(tensors=info((4,), 0, 2**63) + bytes(100), tensor_count=1),
         gguf_bytes(tensors=info((4,), 999) + bytes(100), tensor_count=1),
         gguf_bytes(tensors=info((1,) * 99, 0) + bytes(100), tensor_count=1),
@@ -333,6 +379,14 @@ def test_metadata_that_json_has_no_number_for(tmp_path):
     ec.save(tmp_path / "m.npz", got, got.metadata)
 
 
+def test_a_configuration_that_is_no_object(tmp_path):
+    path = saved(tmp_path, {"l.weight": np.ones((4, 8), np.int8), "l.weight_scale": np.ones((4, 1), f)})
+    with pytest.raises(ec.FormatError, match=r"model\.safetensors: quantization_config is 'gptq', wanted an object"):
+        readers.read_safetensors(path, config={"quantization_config": "gptq"})
+    with pytest.raises(TypeError, match="config is a str, wanted None or a dict"):
+        readers.read_safetensors(path, config="gptq")
+
+
 def test_a_layer_of_no_name(tmp_path):
     q = rng.integers(-127, 128, (4, 32)).astype(np.int8)
     got = ec.import_weights(saved(tmp_path, {"weight": q, "weight_scale": np.ones((4, 1), f), "bias": np.ones(4, f)}))
@@ -360,6 +414,7 @@ I32 = np.int32
         ({"weight_packed": np.zeros((4, 8), I32), "weight_scale": np.ones((5, 2), f), "weight_shape": np.array([4, 64])}, "wanted"),
         ({"weight_packed": np.zeros((4, 8), np.uint8), "weight_scale": np.ones((4, 2), f), "weight_shape": np.array([4, 16])}, "NVFP4"),
         ({"weight": np.zeros((4, 8), f), "weight_scale": np.ones((4, 1), f)}, "wanted int8"),
+        ({"weight": np.zeros((1 << 20, 0), np.int8), "weight_scale": np.ones(1, f)}, r"shape \(1048576, 0\)"),
         ({"weight": np.zeros((4, 8), np.int8), "weight_scale": np.ones((3, 1), f)}, r"weight_scale has shape \(3, 1\)"),
         (
             {"weight": np.zeros((4, 8), np.int8), "weight_scale": np.ones((4, 1), f), "weight_zero_point": np.full((4, 1), 0.5, f)},

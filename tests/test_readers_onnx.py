@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import assert_bits
 
 import edgecomp as ec
 from edgecomp import readers
@@ -123,6 +124,65 @@ def test_matmulinteger(points, per_output, tmp_path):
     np.testing.assert_array_equal(w.dequantize(), exact.astype(f).T)
 
 
+STATIC = {"xs": f(0.03), "xz": np.uint8(128)}
+
+
+@pytest.mark.parametrize(
+    ("static", "muls"),
+    [
+        (False, [("s xs", "p"), ("c p", "y")]),
+        (False, [("c xs", "d"), ("d s", "y")]),
+        (False, [("c s", "d"), ("xs d", "y")]),
+        (False, [("xs s", "p"), ("p c", "d"), ("d one", "y")]),
+        (True, [("xs s", "p"), ("c p", "y")]),
+        (True, [("s xs", "p"), ("c p", "y")]),
+        (True, [("c xs", "d"), ("d s", "y")]),
+        (True, [("c s", "d"), ("d xs", "y")]),
+    ],
+)
+@pytest.mark.parametrize("constant", [False, True])
+def test_matmulinteger_and_the_scale_of_x(static, muls, constant, tmp_path):
+    arrays = {"w": q // np.int8(2), "one": f(1), **(STATIC if static else {}), **({} if constant else {"s": scale})}
+    nodes = [node("Constant", [], ["s"], value_floats=scale.tolist())] if constant else []
+    nodes += [node("QuantizeLinear", ["x", "xs", "xz"], ["xq"]) if static else node("DynamicQuantizeLinear", ["x"], ["xq", "xs", "xz"])]
+    nodes += [node("MatMulInteger", ["xq", "w", "xz"], ["i"]), node("Cast", ["i"], ["c"], to=TensorProto.FLOAT)]
+    w = agrees(write(tmp_path / "m", nodes + [node("Mul", a.split(), [b]) for a, b in muls], **arrays), off=0.02)
+    assert isinstance(w, ec.Int8Weight)
+    assert_bits(w.scale, scale)
+
+
+@pytest.mark.parametrize("muls", [[("c p", "y")], [("c p", "d"), ("d one", "y")]])
+def test_matmulinteger_whose_scales_are_one_number(muls, tmp_path):
+    nodes = [node("QuantizeLinear", ["x", "xs", "xz"], ["xq"]), node("MatMulInteger", ["xq", "w", "xz"], ["i"], name="fc")]
+    nodes += [node("Cast", ["i"], ["c"], to=TensorProto.FLOAT), *(node("Mul", a.split(), [b]) for a, b in muls)]
+    path = write(tmp_path / "m", nodes, w=q, p=scale * STATIC["xs"], one=f(1), **STATIC)
+    np.testing.assert_array_equal(ec.import_weights(path)["w"], q)
+    with pytest.raises(ec.FormatError, match=r"m: w: .*MatMulInteger 'fc': no initializer is clearly the scale"):
+        ec.import_weights(path, other="refuse")
+
+
+def test_matmulintegers_of_the_same_codes(tmp_path):
+    nodes = [node("DynamicQuantizeLinear", ["x"], ["xq", "xs", "xz"]), node("Add", ["y0", "y1"], ["y"])]
+    for i, s in enumerate("st"):
+        nodes += [node("MatMulInteger", ["xq", "w", "xz"], [f"i{i}"]), node("Cast", [f"i{i}"], [f"c{i}"], to=TensorProto.FLOAT)]
+        nodes += [node("Mul", ["xs", s], [f"p{i}"]), node("Mul", [f"c{i}", f"p{i}"], [f"y{i}"])]
+    with pytest.raises(ec.FormatError, match=r"w: .*two layers share these codes"):
+        ec.import_weights(write(tmp_path / "m", nodes, w=q, s=scale, t=f(0.5)))
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("signed", [False, True])
+def test_what_onnxruntime_quantizes(per_channel, signed, tmp_path):
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    w = rng.standard_normal((N, K)).astype(f) * np.linspace(0.1, 3, N, dtype=f)[:, None]
+    write(tmp_path / "m", [node("Gemm", ["x", "w"], ["y"], transB=1)], w=w)
+    kind = quantization.QuantType.QInt8 if signed else quantization.QuantType.QUInt8
+    quantization.quantize_dynamic(tmp_path / "m", tmp_path / "q", weight_type=kind, per_channel=per_channel, reduce_range=True)
+    got = agrees(tmp_path / "q", "w_Transposed_quantized", off=0.02).dequantize()
+    step = np.abs(w).max(axis=1 if per_channel else None) / 60  # of 7 bits
+    assert (np.abs(got - w).max(axis=1) <= step).all()
+
+
 @pytest.mark.parametrize("sub", [False, True])
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("turned", [False, True])
@@ -210,12 +270,39 @@ def test_parts_that_do_not_fit(inputs, arrays, tmp_path):
         ec.import_weights(path)
 
 
+def test_what_would_take_more_memory_than_the_file(tmp_path):
+    """Blocks of 2**40, scales that broadcast codes, and 2**20 outputs of no inputs."""
+    matmul = node("MatMul", ["x", "d"], ["y"])
+    blocks = lambda size: [node("DequantizeLinear", ["w", "s"], ["d"], axis=0, block_size=size), matmul]  # noqa: E731
+    got = ec.import_weights(write(tmp_path / "m", blocks(1 << 40), w=q, s=scale[None]))["w"]
+    np.testing.assert_array_equal(got, (q * scale.astype(np.float64)).astype(f).T)
+    with pytest.raises(ec.FormatError, match=r"m: w: .*blocks of 32 .*shape \(3, 40\), wanted \(2, 40\)"):
+        ec.import_weights(write(tmp_path / "m", blocks(32), w=q, s=np.ones((3, N), f)))
+    made = [node("Cast", ["w"], ["c"], to=TensorProto.FLOAT), node("Mul", ["c", "s"], ["d"])]
+    with pytest.raises(ec.FormatError, match=r"m: w: "):
+        ec.import_weights(write(tmp_path / "m", [*made, matmul], w=q[:, :1], s=scale[None, None]))
+    empty = onnx.TensorProto(name="w", data_type=TensorProto.INT8, dims=[0, 1 << 20], raw_data=b"")
+    got = ec.import_weights(write(tmp_path / "m", [*made, matmul], w=empty, s=f(1)))["w"]
+    assert isinstance(got, np.ndarray)
+    assert got.shape == (1 << 20, 0)
+
+
 def test_matmulnbits_that_does_not_fit(tmp_path):
     for n, bits, block in ((N, 4, 16), (2**40, 4, 32), (N, 3, 32), (N, 4, 0)):
         made = node("MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", K=K, N=n, bits=bits, block_size=block)
         path = write(tmp_path / "m", [made], w=np.zeros((N, 2, 16), np.uint8), s=np.ones((N, 2), f))
         with pytest.raises(ec.FormatError, match="m: w: "):
             ec.import_weights(path)
+
+
+def test_ways_through_a_graph_are_few(tmp_path):
+    """Whose number would be the product of these numbers."""
+    nodes = [node("MatMulInteger", ["x", "w"], ["i"]), *[node("Cast", ["i"], ["c"], to=TensorProto.FLOAT)] * 1000]
+    nodes += [node("Mul", ["c", "d"], ["p"])] * 1000 + [node("Mul", ["p", "d"], ["y"])] * 1000
+    with pytest.raises(ec.FormatError, match=r"m: .*two nodes make 'c'"):
+        ec.import_weights(write(tmp_path / "m", nodes, w=q))
+    nodes = [node("MatMulInteger", ["x", "w"], [""])] * 1000 + [node("Cast", [""], [""], to=TensorProto.FLOAT)] * 1000
+    np.testing.assert_array_equal(ec.import_weights(write(tmp_path / "m", nodes, w=q))["w"], q)
 
 
 def test_broken_files(tmp_path):
@@ -231,9 +318,12 @@ def test_broken_files(tmp_path):
     outside.external_data.add(key="location", value="../../../../../../etc/passwd")
     with pytest.raises(ec.FormatError):
         ec.import_weights(write(tmp_path / "m", [node("MatMul", ["x", "w"], ["y"])], w=outside))
-    write(tmp_path / "m", [node("MatMul", ["x", "w"], ["y"])], w=np.ones((K, N), f), name=np.ones(3, f))
-    (tmp_path / "m").write_bytes((tmp_path / "m").read_bytes().replace(b"name", b"nam\xae"))
-    with pytest.raises(ec.FormatError, match=r"m: .*no UTF-8"):
-        ec.import_weights(tmp_path / "m")
+    constant = node("Constant", [], ["made"], value_float=1.0)
+    model = onnx.load(str(write(tmp_path / "m", [node("MatMul", ["x", "w"], ["y"]), constant], w=np.ones((K, N), f), name=np.ones(3, f))))
+    model.metadata_props.add(key="some", value="text")
+    for text in (b"name", b"made", b"some", b"text"):
+        (tmp_path / "m").write_bytes(model.SerializeToString().replace(text, b"nam\xae"))
+        with pytest.raises(ec.FormatError, match=r"m: .*no UTF-8"):
+            ec.import_weights(tmp_path / "m")
     with pytest.raises(FileNotFoundError):
         readers.read_onnx(tmp_path / "absent")

@@ -7,6 +7,7 @@ import os
 import pickle
 import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 
@@ -110,6 +111,14 @@ def test_a_tensor_that_is_negated_when_it_is_read(tmp_path):
         ec.import_weights(zipped(tmp_path / "m", {"w": view}))
 
 
+@pytest.mark.parametrize("view", [{"shape": (4, 12), "strides": (0, 1)}, {"shape": (11, 2), "strides": (1, 1)}])
+def test_a_tensor_that_repeats_its_values(view, tmp_path):
+    with pytest.raises(ec.FormatError, match=r"m: w: .*repeats the storage's 12 elements: .*\.contiguous\(\)"):
+        ec.import_weights(zipped(tmp_path / "m", {"w": tensor(**view)}))
+    view["shape"] = (1, view["shape"][1])
+    assert_bits(ec.import_weights(zipped(tmp_path / "m", {"w": tensor(**view)}))["w"], W.reshape(1, -1)[:, : view["shape"][1]])
+
+
 def test_metadata_that_json_has_no_number_for(tmp_path):
     got = ec.import_weights(zipped(tmp_path / "m", {"w": tensor(), "best": float("inf")}))
     assert got.metadata == {"best": "Infinity"}
@@ -177,6 +186,64 @@ def test_a_pickle_cannot_change_the_reader(tmp_path):
     assert_bits(readers.read_pth(zipped(tmp_path / "m", {"w": tensor()}))["w"], W)
 
 
+NESTED = b")" + b"2\x86" * 20
+"""A tuple that holds one twice that holds one twice: to hash it, or to write it, takes 2**20 steps."""
+STORAGE = b"(X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\x000X\3\0\0\0cpuK\x0ctQ"
+REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n("
+LONG = b"]q\0(" + b"N" * 300_000 + b"e"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (b"}" + NESTED + b"K\1s.", "a key is or holds a tuple"),
+        (b"}(" + NESTED + b"K\1u.", "a key is or holds a tuple"),
+        (b"(" + NESTED + b"K\1d.", "a key is or holds a tuple"),
+        (b"\x8f(" + NESTED + b"\x90.", "a key is or holds a tuple"),
+        (b"(" + NESTED + b"\x91.", "a key is or holds a tuple"),
+        (b"}\x8b\0\4\0\0" + b"\1" * 1024 + b"K\1s.", "a key is or holds a int"),
+        (b"ccollections\nOrderedDict\n" + NESTED + b"K\1\x86\x85\x85R.", "takes 0 positional"),
+        (STORAGE.replace(b"X\1\0\0\x000", NESTED) + b".", "no storage"),
+        (REBUILD + STORAGE + b"K\0)))K\0" + NESTED + b"tR.", "neg"),
+        (LONG + b"0" + REBUILD + STORAGE + b"K\0h\0h\0)K\0tR.", "300000 dimensions"),
+        (LONG + b"0ctorch\nSize\nh\0\x85R.", "300000 dimensions"),
+        (b"}}X\1\0\0\0aK\1sb.", ""),
+    ],
+)
+def test_pickles_that_would_take_forever(code, said, tmp_path):
+    path = zipped(tmp_path / "m", b"\x80\4" + code)
+    if not said:  # attributes are left aside
+        assert not readers.read_pth(path).metadata
+        return
+    with pytest.raises(ec.FormatError, match=f"m: .*{said}"):
+        readers.read_pth(path)
+
+
+def test_keys(tmp_path):
+    got = ec.import_weights(zipped(tmp_path / "m", {"s": {(1, "a"): 1, 2.5: 2, None: 3, True: 4}, "w": tensor()}))
+    assert got.metadata == {"s.(1, 'a')": 1, "s.2.5": 2, "s.None": 3, "s.True": 4}
+    with pytest.raises(ec.FormatError, match=r"m: aaa.*: a name of more than 500 characters"):
+        ec.import_weights(zipped(tmp_path / "m", {"a" * 490: {"b" * 10: tensor()}}))
+
+
+def test_bfloat16_is_converted_once(tmp_path):
+    views = {str(i): tensor("BFloat16Storage", elements=24, offset=i, shape=(4,), strides=(2,)) for i in range(3)}
+    got = ec.import_weights(zipped(tmp_path / "m", views))
+    wide = (np.frombuffer(DATA, np.uint16).astype(np.uint32) << 16).view(f)
+    for i in range(3):
+        assert_bits(got[str(i)], wide[i : i + 7 : 2])
+        assert np.may_share_memory(got[str(i)], got["0"])
+
+
+def test_sizes_that_lie(tmp_path):
+    data = bytearray(zipped(tmp_path / "m", {"w": tensor()}).read_bytes())
+    at = data.index(b"PK\1\2") + 20
+    data[at : at + 4] = struct.pack("<I", 2**31 - 2)  # packed
+    (tmp_path / "m").write_bytes(data)
+    with pytest.raises(ec.FormatError, match="compressed members"):
+        readers.read_pth(tmp_path / "m")
+
+
 def test_broken_checkpoints(tmp_path):
     for write in (zipped, legacy):
         data = write(tmp_path / "m", {"w": tensor()}).read_bytes()
@@ -218,6 +285,25 @@ def test_npz(tmp_path):
         (tmp_path / "cut").write_bytes(data[:size])
         with pytest.raises(ec.FormatError):
             readers.read_npz(tmp_path / "cut")
+
+
+def test_members_of_an_archive_that_overlap(tmp_path):
+    """One's values are the next member, header and all: a few thousand would unpack to gigabytes."""
+    inner, outer, path = io.BytesIO(), io.BytesIO(), tmp_path / "m.npz"
+    np.save(inner, np.zeros(100, np.uint8))
+    name = b"b.npy"
+    local = struct.pack("<4s5H3I2H", b"PK\3\4", 20, 0, 0, 0, 33, zlib.crc32(inner.getvalue()), *[len(inner.getvalue())] * 2, 5, 0) + name
+    np.save(outer, np.frombuffer(local + inner.getvalue(), np.uint8))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("a.npy"), outer.getvalue())
+    data = path.read_bytes()
+    at, offset = data.index(b"PK\1\2"), data.index(local)
+    entry = data[at : at + 46].replace(struct.pack("<III", zlib.crc32(outer.getvalue()), *[len(outer.getvalue())] * 2), local[14:26])
+    entry = entry[:42] + struct.pack("<I", offset) + name
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 2, 2, 51 + len(entry), at, 0)
+    path.write_bytes(data[: at + 51] + entry + end)
+    with pytest.raises(ec.FormatError, match=r"m\.npz: .*overlap"):
+        ec.import_weights(path)
 
 
 def test_what_is_none_of_them(tmp_path):

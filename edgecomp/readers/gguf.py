@@ -17,38 +17,80 @@ STRING, ARRAY = 8, 9
 
 
 def read_gguf(path: Path, *, other: str = "dequantize") -> Checkpoint:
-    """The tensors of a GGUF file. Q4_0, Q4_1 (int4) and Q8_0 (int8) matrices become weights without loss, F32, F16, F64 and integers
-    arrays that view the mapped file, BF16 float32.
+    """The tensors of a GGUF file, or of all parts of a split one. Q4_0, Q4_1 (int4) and Q8_0 (int8) matrices become weights without loss,
+    F32, F16, F64 and integers arrays that view the mapped file, BF16 float32.
 
     Args:
-        path: the file.
+        path: the file; of a model in parts the first, `*-00001-of-<parts>.gguf`. The others have to lie beside it.
         other: what happens to the other types (Q5_0, Q4_K, Q6_K, ...), and to quantised tensors that are no matrices: "dequantize"
             makes them the float32 arrays that the gguf package makes, "refuse" raises.
 
     Returns:
-        Checkpoint: tensors by name, shapes as NumPy counts them ([out, in]); `metadata` has the file's fields.
+        Checkpoint: tensors by name, shapes as NumPy counts them ([out, in]); `metadata` has the (first) file's fields.
 
     Raises:
-        FormatError: not a well-formed GGUF file, a scale that is not finite, a type that is refused or that gguf cannot decode.
+        FormatError: not a well-formed GGUF file, a scale that is not finite, a type that is refused or that gguf cannot decode; a part
+            that is not the first, or one that is missing.
         ImportError: the gguf package is not installed.
         OSError: the file cannot be read.
     """
     check_other(other, "read_gguf")
     parser = require("gguf", "gguf")
+    first = _open(parser, path)
+    count = _parts(path, first.values)
+    metadata = {name: json_value(value) for name, value in first.values.items() if not name.startswith("GGUF.")}
+    result = Checkpoint(metadata=metadata)
+    _add(parser, first, path, other, result)
+    for number in range(1, count):
+        part = f"{os.fspath(path).removesuffix(_ending(0, count))}{_ending(number, count)}"
+        if not os.path.isfile(part):
+            raise _error(part, f"is not there, part {number + 1} of {count}")
+        reader = _open(parser, part)
+        if (told := _split(reader.values)) != (number, count):
+            raise _error(part, f"split.no is {told[0]!r}, split.count {told[1]!r}, wanted {number} and {count}")
+        _add(parser, reader, part, other, result)
+    if count > 1 and first.values.get("split.tensors.count", len(result)) != len(result):
+        raise _error(path, f"has {len(result)} tensors in its parts, split.tensors.count says {first.values['split.tensors.count']!r}")
+    return result
+
+
+def _open(parser: Any, path: Path) -> Any:
     if not os.path.getsize(path):
         raise _error(path, "the file is empty")
     with reading(path):
-        reader = _reader(parser)(path)
-        metadata = {name: json_value(value) for name, value in reader.values.items() if not name.startswith("GGUF.")}
+        return _reader(parser)(path)
+
+
+def _split(fields: dict[str, Any]) -> tuple[Any, Any]:
+    """Which part of a model this is, from 0, and of how many."""
+    return fields.get("split.no", 0), fields.get("split.count", 0)
+
+
+def _ending(number: int, count: int) -> str:
+    """What llama.cpp ends the names of parts in."""
+    return f"-{number + 1:05d}-of-{count:05d}.gguf"
+
+
+def _parts(path: Path, fields: dict[str, Any]) -> int:
+    """How many files the model has, of which this has to be the first."""
+    number, count = _split(fields)
+    if type(number) is not int or type(count) is not int:
+        raise _error(path, f"split.no is {str(number)[:80]!r}, split.count {str(count)[:80]!r}, wanted integers")
+    if count > 1 and number:
+        raise _error(path, f"is part {number + 1} of {count} of a model: wanted the first, *{_ending(0, count)}, which takes all of them")
+    if count > 1 and not os.fspath(path).endswith(_ending(0, count)):
+        raise _error(path, f"is part 1 of {count} of a model: wanted a name that ends in {_ending(0, count)}, as the others follow from it")
+    return count
+
+
+def _add(parser: Any, reader: Any, path: Path, other: str, result: Checkpoint) -> None:
     big = (reader.byte_order == "S") == (sys.byteorder == "little")  # S: swapped
-    result = Checkpoint(metadata=metadata)
     for tensor in reader.tensors:
         with reading(path, tensor.name):
             value = _tensor(parser, tensor, path, other, big)
         if isinstance(value, np.ndarray):
             value.flags.writeable = False
         result.add(tensor.name, value, path)
-    return result
 
 
 def _tensor(parser: Any, tensor: Any, path: Path, other: str, big: bool) -> Any:
@@ -129,13 +171,15 @@ def _reader(parser: Any) -> Any:
             return super()._build_tensor_info(offs, count)
 
         def _build_tensors(self, start_offs: int, fields: Any) -> None:
+            total = 0
             for field in fields:
                 dims, raw = field.parts[3].tolist(), field.parts[4]
                 elements = 1
                 for d in dims:
                     elements *= d  # the parser's product wraps
                 block, size = parser.GGML_QUANT_SIZES[parser.GGMLQuantizationType(int(raw[0]))]
-                if len(dims) > 4 or (dims and dims[0] % block) or elements // block * size > self.data.size:
+                total += elements // block * size  # tensors that overlap would be more than the file
+                if len(dims) > 4 or (dims and dims[0] % block) or total > self.data.size:
                     raise ValueError(f"{field.name}: shape {dims[::-1]} does not fit its type or the file")
             super()._build_tensors(start_offs, fields)
 

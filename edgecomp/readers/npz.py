@@ -1,5 +1,6 @@
 """NumPy's own archives."""
 
+import os
 import zipfile
 import zlib
 
@@ -20,6 +21,8 @@ def read_npz(path: Path) -> Checkpoint:
     with reading(path):
         try:
             with zipfile.ZipFile(path) as archive:
+                if sum(member.compress_size for member in archive.infolist()) > os.path.getsize(path):
+                    raise ValueError("its members overlap")
                 for member in archive.infolist():
                     if member.file_size > 1100 * member.compress_size + 1024:  # deflate reaches 1032
                         raise ValueError(f"{member.filename} says that it unpacks to {member.file_size} bytes")

@@ -2,6 +2,7 @@
 
 import os
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -60,15 +61,19 @@ def read_onnx(path: Path, *, other: str = "dequantize") -> Checkpoint:
                 value = np.ascontiguousarray(value.T) if was_turned else value
             result.add(name, value, path)
             turned += [name] if was_turned else []
+        if not all(isinstance(text, str) for text in (*result, *result.metadata, *result.metadata.values())):  # else they are bytes
+            raise ValueError("a name or a text of the metadata is no UTF-8")
     result.metadata["transposed"] = turned
     return result
 
 
 def _layer(node: Any, name: str, graph: "_Graph", other: str) -> None:
-    if graph.layers.setdefault(name, node) is node:
+    parts = graph.parts(node)
+    first, told = graph.layers.setdefault(name, (node, parts))
+    if first is node:
         _quantised(node, name, graph, other)
-    elif graph.parts(graph.layers[name]) != graph.parts(node):
-        raise ValueError(f"two layers share these codes, {graph.layers[name].name!r} and {node.name!r}, with different scales")
+    elif parts != told:
+        raise ValueError(f"two layers share these codes, {first.name!r} and {node.name!r}, with different scales")
 
 
 class _Graph:
@@ -79,7 +84,7 @@ class _Graph:
         self.arrays: dict[str, Array] = {}
         self.int4: set[str] = set()
         self.weights: dict[str, tuple[Any, bool]] = {}
-        self.layers: dict[str, Any] = {}  # the node that shows what codes mean
+        self.layers: dict[str, tuple[Any, set[str]]] = {}  # the node that shows what codes mean, and its parts
         self.used: set[str] = set()  # scales and zero points
         self.readers: dict[str, list[tuple[Any, int]]] = defaultdict(list)
         self.makers: dict[str, Any] = {}
@@ -87,8 +92,6 @@ class _Graph:
             if tensor.data_type == onnx.TensorProto.STRING:
                 continue
             with reading(path, tensor.name):
-                if not isinstance(tensor.name, str):
-                    raise ValueError("the name of an initializer is no UTF-8")
                 if tensor.name in self.arrays:
                     raise ValueError("there are two initializers of this name")
                 self.arrays[tensor.name] = _array(onnx, tensor)
@@ -99,13 +102,19 @@ class _Graph:
                 raise ValueError("a sparse initializer is not supported")
         for node in graph.node:
             for place, name in enumerate(node.input):
-                self.readers[name].append((node, place))
-            for name in node.output:
-                self.makers[name] = node
+                if name:  # "" is an input that is not given, or an output that nobody wants
+                    self.readers[name].append((node, place))
+            for name in filter(None, node.output):
+                if self.makers.setdefault(name, node) is not node:  # else the ways through a graph are too many to follow
+                    raise ValueError(f"two nodes make {str(name)[:80]!r}")
             value = node.attribute[0] if node.op_type == "Constant" and node.attribute else None
-            if value is not None and value.name == "value" and value.t.data_type != onnx.TensorProto.STRING:
-                with reading(path, node.output[0]):
+            if value is None or (value.name == "value" and value.t.data_type == onnx.TensorProto.STRING):
+                continue
+            with reading(path, node.output[0]):
+                if value.name == "value":
                     self.arrays.setdefault(node.output[0], _array(onnx, value.t))
+                elif value.name in ("value_float", "value_floats"):
+                    self.arrays.setdefault(node.output[0], np.asarray(onnx.helper.get_attribute_value(value), np.float32))
 
     def attribute(self, node: Any, name: str, default: Any = None) -> Any:
         return next((self.onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
@@ -119,8 +128,8 @@ class _Graph:
         return self.arrays[node.input[place]]
 
     def parts(self, node: Any) -> set[str]:
-        """The initializers that a node reads."""
-        return {name for name in node.input if name in self.arrays}
+        """The initializers that say what a node's codes mean."""
+        return {name for name in (*node.input, _integer_scale(node, self)) if name in self.arrays}
 
     def turned(self, name: str, depth: int = 0) -> bool:
         """Whether all that read a matrix multiply it as [in, out]."""
@@ -191,7 +200,7 @@ def _quantised(node: Any, name: str, graph: _Graph, other: str) -> None:
     scale_name, scale, zero_name, zero, axis, block, product = _scale_and_zero(node, graph)
     if scale is None:
         if other == "refuse":
-            raise ValueError(f"{node.op_type} without a Mul by a scale that is an initializer")
+            raise ValueError(f"{node.op_type} {node.name!r}: no initializer is clearly the scale of its codes")
         return
     bits = 4 if name in graph.int4 else 8
     turned = graph.turned(product)
@@ -214,22 +223,46 @@ def _scale_and_zero(node: Any, graph: _Graph) -> Any:
     if node.op_type == "Mul":
         _, name, zero = _cast_mul(node, graph)
         return name, graph.arrays[name], zero, graph.arrays[zero] if zero else None, -1, 0, node.output[0]
-    zero = node.input[3] if len(node.input) > 3 else ""  # MatMulInteger, Cast, Mul by scale_a * scale_b
+    name, zero = _integer_scale(node, graph), node.input[3] if len(node.input) > 3 else ""
+    return name, graph.arrays.get(name), zero, graph.take(node, 3) if name else None, 1, 0, node.input[1]
+
+
+def _integer_scale(node: Any, graph: _Graph) -> str:
+    """The initializer with the scale of a MatMulInteger's codes; "" if none is that for certain. The product is cast, then multiplied by
+    it and by the scale of x, which may be an initializer too: at once, or by one after the other."""
+    if node.op_type != "MatMulInteger":
+        return ""
+    source, of_x = graph.makers.get(node.input[0]), ""
+    if source is not None and source.op_type in ("DynamicQuantizeLinear", "QuantizeLinear"):
+        of_x = (source.input if source.op_type == "QuantizeLinear" else source.output)[1]
     for cast, _ in graph.readers[node.output[0]]:
-        for mul, place in graph.readers[cast.output[0]] if cast.op_type == "Cast" else ():
-            factor = mul.input[1 - place] if mul.op_type == "Mul" else ""
+        for product, first in _factors(cast.output[0], graph) if cast.op_type == "Cast" else ():
+            for factors in (first, *(first + then for _, then in _factors(product, graph) if of_x)):
+                if of_x and (len(factors) != 2 or of_x not in factors):
+                    continue
+                others = [factors[1 - factors.index(of_x)]] if of_x else factors
+                scales = [name for name in others if name in graph.arrays]
+                if len(scales) == 1:
+                    return scales[0]
+    return ""
+
+
+def _factors(name: str, graph: _Graph) -> Iterator[tuple[str, list[str]]]:
+    """Of each Mul that reads a value: its result, and what it multiplies the value by, of a product both."""
+    for mul, place in graph.readers[name]:
+        if mul.op_type == "Mul":
+            factor = mul.input[1 - place]
             maker = graph.makers.get(factor)
-            names = [factor, *(maker.input if maker is not None and maker.op_type == "Mul" else ())]
-            found = next((n for n in names if n in graph.arrays), None)
-            if found:
-                return found, graph.arrays[found], zero, graph.take(node, 3), 1, 0, node.input[1]
-    return "", None, "", None, 1, 0, node.input[1]
+            yield mul.output[0], list(maker.input) if maker is not None and maker.op_type == "Mul" else [factor]
 
 
 def _spread(a: Array, shape: tuple[int, ...], axis: int, block: int) -> Array:
     """A scale or zero point as an array that broadcasts against q."""
     if block:
-        return np.repeat(a, block, axis=axis)[tuple(slice(s) for s in shape)]
+        blocks = tuple(-(-s // block) if i == axis % len(shape) else s for i, s in enumerate(shape))
+        if a.shape != blocks:  # before anything is allocated for it
+            raise ValueError(f"blocks of {block} of shape {shape}: scale or zero point has shape {a.shape}, wanted {blocks}")
+        return np.repeat(a, min(block, shape[axis]), axis=axis)[tuple(slice(s) for s in shape)]
     if a.ndim == 1 and a.size > 1:
         axis %= len(shape)
         return a.reshape([-1 if i == axis else 1 for i in range(len(shape))])
@@ -238,19 +271,18 @@ def _spread(a: Array, shape: tuple[int, ...], axis: int, block: int) -> Array:
 
 def _dequantize(q: Array, scale: Array, zero: Array | None, axis: int, block: int) -> Array:
     """(q - zero) * scale, each value rounded once."""
-    centred = q.astype(np.float64)
+    centred, factor = q.astype(np.float64), _spread(scale, q.shape, axis, block)
+    if np.broadcast_shapes(q.shape, factor.shape) != q.shape:
+        raise ValueError(f"q has shape {q.shape}, scale {scale.shape}")
     if zero is not None:
         centred -= _spread(zero, q.shape, axis, block)
     with np.errstate(over="ignore"):
-        value = (centred * _spread(scale, q.shape, axis, block)).astype(np.float32)
-    if value.shape != q.shape:
-        raise ValueError(f"q has shape {q.shape}, scale {scale.shape}")
-    return value
+        return (centred * factor).astype(np.float32)  # type: ignore[no-any-return]
 
 
 def _weight(q: Array, scale: Array, zero: Array | None, axis: int, block: int, turned: bool, bits: int) -> Any:
-    """A weight of ours, or None: more than two dimensions, scales along the inputs, or zero points that no code can be."""
-    if q.ndim != 2 or q.dtype == np.int32:
+    """A weight of ours, or None: empty, more than two dimensions, scales along the inputs, or zero points that no code can be."""
+    if q.ndim != 2 or q.dtype == np.int32 or not q.size:  # [0, 2**40] takes no bytes, but its scales would
         return None
     signed, middle = q.dtype == np.int8, 1 << (bits - 1)
     low = -middle if signed else 0

@@ -98,7 +98,7 @@ def _packed(parts: dict[str, Any], quantization: dict[str, Any]) -> Any:
 def _int8(parts: dict[str, Any], quantization: dict[str, Any]) -> Any:
     """compressed-tensors' "int-quantized": int8 [N, K], scales [N, 1] or [N, groups] or of the whole."""
     q, scale, zero = _need(parts, "weight"), _need(parts, "weight_scale"), parts.get("weight_zero_point")
-    if q.dtype != np.int8 or q.ndim != 2:
+    if q.dtype != np.int8 or q.ndim != 2 or not q.size:  # [2**40, 0] takes no bytes, but its scales would
         raise ValueError(f"weight has dtype {q.dtype} and shape {q.shape} beside a weight_scale: wanted int8 [N, K]")
     if "weight_g_idx" in parts:
         raise ValueError("weight_g_idx beside unpacked int8 weights is not supported")

@@ -36,7 +36,7 @@ def read_safetensors(path: Path, *, config: dict[str, Any] | None = None) -> Che
         OSError: the file cannot be read.
     """
     if config is not None and not isinstance(config, dict):
-        raise TypeError(f"read_safetensors: config is a {type(config).__name__}, wanted None or a dict")
+        raise TypeError(f"read_safetensors: config is a {type(config).__name__}, wanted None or a dict as config.json has it")
     safetensors = require("safetensors", "safetensors")
     place = pathlib.Path(path)
     files = sorted(place.glob("*.safetensors")) if place.is_dir() else [place]
@@ -52,6 +52,8 @@ def read_safetensors(path: Path, *, config: dict[str, Any] | None = None) -> Che
     if config:
         result.metadata["config"] = config
     quantization = (config or {}).get("quantization_config") or {}
+    if not isinstance(quantization, dict):
+        raise FormatError(f"{os.fspath(path)}: quantization_config is {str(quantization)[:80]!r}, wanted an object")
     return packed_layers.weights(result, quantization, path)
 
 

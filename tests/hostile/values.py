@@ -32,6 +32,8 @@ def files() -> Iterator[Case]:
         return how
 
     for value in (NAN, INF, -INF):
+        dense = change("dense", "w", "panels", put((1, 2, 3), value))
+        yield f"dense value {value}, looked at in full", r"tensor 'dense': panels\[\d+\] is", dense
         yield f"int8 scale {value}", r"tensor 'int8': scales\[39\] is (nan|-?inf)", change("int8", "w", "scales", put(39, value))
         yield f"csr_int8 scale {value}", r"tensor 'csr_int8': scale\[0\] is", change("csr_int8", "w", "scale", put(0, value))
         for name in ("half", "float", "zero", "offset", "order", "one group"):
