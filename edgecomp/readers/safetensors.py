@@ -36,7 +36,7 @@ def read_safetensors(path: Path, *, config: dict[str, Any] | None = None) -> Che
         OSError: the file cannot be read.
     """
     if config is not None and not isinstance(config, dict):
-        raise TypeError(f"read_safetensors: config is a {type(config).__name__}, wanted None or a dict as config.json has it")
+        raise TypeError(f"read_safetensors: config is a {type(config).__name__}, wanted None or a dict")
     safetensors = require("safetensors", "safetensors")
     place = pathlib.Path(path)
     files = sorted(place.glob("*.safetensors")) if place.is_dir() else [place]
