@@ -196,11 +196,12 @@ def _near(p: Any, q: Any, e: Any, inv_s: Any) -> Any:
 
 
 @_summed
-def refine(s: Any, t: Any, max_s: Any, max_t: Any, inv_s: Any, ratio: Any, w: Any, z: Any, norm: Any) -> Any:
-    """The sums of q - p, by e where q is about p: exact to second order; and of p e. p and q are z and w times norm."""
+def refine(s: Any, t: Any, even_s: Any, max_t: Any, inv_s: Any, ratio: Any, w: Any, z: Any, norm_w: Any, norm_z: Any) -> Any:
+    """The sums of q - p, by e where q is about p: exact to second order; and of p e. p and q, both with p's normaliser, are z and w
+    times the norms."""
     off, pe = _f(0), _f(0)
     for i in range(len(s)):
-        a, b = _near(z[i] * norm, w[i] * norm, _difference(s[i], t[i], max_s, max_t, ratio), inv_s)
+        a, b = _near(z[i] * norm_z, w[i] * norm_w, _difference(s[i], t[i], even_s, max_t, ratio), inv_s)
         off += a
         pe += b
     return off, pe
@@ -238,18 +239,18 @@ def _pair(kind: int, p: Any, q: Any, d: Any, beta: Any) -> Any:
 
 @_summed
 def pairs(
-    kind: int, s: Any, t: Any, max_s: Any, max_t: Any, inv_s: Any, ratio: Any, w: Any, z: Any, norm_w: Any, norm_z: Any,
+    kind: int, s: Any, t: Any, even_s: Any, max_t: Any, inv_s: Any, ratio: Any, w: Any, z: Any, norm_w: Any, norm_z: Any,
     shift: Any, beta: Any,
 ) -> Any:  # fmt: skip
     """z becomes g, the loss's derivative by q; the sums of the loss and of q g. log(q / p) = -inv_s e - shift."""
-    loss, mean = _f(0), _f(0)
+    loss, mean = 0.0, 0.0  # the loop is no vector's: in float32 all terms would go to one sum
     for i in range(len(s)):
         q = w[i] * norm_w
-        d = _difference(s[i], t[i], max_s, max_t, ratio) * -inv_s - shift
+        d = _difference(s[i], t[i], even_s, max_t, ratio) * -inv_s - shift
         term, g = _pair(kind, z[i] * norm_z, q, d, beta)
         z[i] = g
-        loss += term
-        mean += q * g
+        loss += np.float64(term)
+        mean += np.float64(q * g)
     return loss, mean
 
 

@@ -71,12 +71,13 @@ static void do_row(const job *j, int64_t i, int64_t next, ec_kd_ahead *ahead, fl
         kd = x.squares / (temperature * temperature);
         kd += x.sums.w1 != x.sums.w1 ? NAN : 0;
     } else {
-        x.lambda = log(x.sums.w) - log(x.sums.z);
-        kd = inv_s * (x.sums.ze / x.sums.z) + x.lambda;
-        if (kd < 0.125 && !(how->kd * 0.25 < how->ce * hard)) { /* beyond, 2^-22 of error are less than 2e-6 of the loss */
-            ec_kd_refine(j, &x);
-            kd = inv_s * (x.sums.ze / x.sums.z) + x.lambda;
-        }
+        const double lambda = log(x.sums.w) - log(x.sums.z);
+        kd = inv_s * (x.sums.ze / x.sums.z) + lambda;
+        x.even_s = (float)(max_s + lambda / inv_s);
+        x.lambda = lambda - ((double)x.even_s - max_s) * inv_s;
+        const int small = kd < 0.125 || (kd == INFINITY && kind != EC_KD_KL); /* where others are finite if KL is not, it tells nothing of them */
+        if (small && !(how->kd * 0.25 < how->ce * hard)) /* beyond, 2^-22 of error are less than 2e-6 of the loss */
+            kd = ec_kd_refine(j, &x, kd);
         const int broken = kd != kd || !(x.sums.w > 0);
         if (kind != EC_KD_KL)
             kd = ec_kd_pairs(j, &x, kind, &mean);
