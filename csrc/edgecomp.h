@@ -7,7 +7,7 @@
  *
  * Every op takes a thread limit, `threads`: 0 means edgecomp_get_num_threads(), and an op may use fewer. Ops may be
  * called from many threads at once: a call that finds the pool busy runs on its caller. Ops allocate nothing: those with
- * a *_workspace() query want that many bytes in `workspace`, which the call overwrites; `size` tells how many there are.
+ * a *_workspace() query want that many bytes in `workspace`, at any address, which the call overwrites; `size` tells how many there are.
  *
  * Every op returns EC_OK or another value of the first enum below, with nothing written.
  *

@@ -157,7 +157,7 @@ def _row(
         kd = soft_s[2] * (sum_ze / sum_z) + shift
         even = _f(np.float64(top[0]) + shift / soft_s[2]), top[1]  # logits of student and teacher that are about equally likely
         shift -= (np.float64(even[0]) - np.float64(top[0])) * soft_s[2]
-        small = kd < 0.125 or (kd == np.inf and kind != KL)  # where others are finite if KL is not, it tells nothing of them
+        small = kd < 0.125 or (kd == np.inf and kind != KL)  # an infinite KL tells nothing of the others
         if small and not kd_weight * 0.25 < ce_weight * hard:  # beyond, 2^-22 of error are less than 2e-6 of the loss
             apart = math.exp((np.float64(top[0]) - np.float64(even[0])) * soft_s[2])
             off, pe = _refined(s, t, even, inv, w, z, (_f(apart / sum_z), _f(1 / sum_z)))

@@ -39,8 +39,8 @@ typedef struct {
                     float *w, float *z, ec_kd_sums *sums, float found[2]);
     /* w = e^(s - max_s), z = s - t, 0 for a class that both mask; returns the sum of z^2. */
     double (*squares)(int64_t n, const float *s, const float *t, const ec_kd_row *r, float *w, float *z, ec_kd_sums *sums);
-    /* Adds to out the sums of q - p, by e where q is about p: exact to second order; and of p e. e is relative to even_s and r's max_t; w and z
-     * times scale[0] and scale[1] are q and p, both with p's normaliser. */
+    /* Adds to out the sums of q - p, by e where q is about p: exact to second order; and of p e. e is relative to even_s and r's max_t;
+     * w and z times scale[0] and scale[1] are q and p, both with p's normaliser. */
     void (*refine)(int64_t n, const float *s, const float *t, const ec_kd_row *r, float even_s, const float *w, const float *z,
                    const float scale[2], double out[2]);
     /* Adds to out the sum of e^(s - max_s) without its largest terms, which are 1, and how many these are. */

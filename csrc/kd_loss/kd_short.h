@@ -106,8 +106,9 @@ static void short_refine(int64_t n, const ec_kd_row *r, const ec_kd_short *l, co
     vf even_s, of_w, of_z;
     for (int i = 0; i < LANES; i++) {
         even_s[i] = (float)(l->max_s[i] + lambda[i] * heat);
-        const double x = lambda[i] - ((double)even_s[i] - (double)l->max_s[i]) * inv_s, a = 12 + x * x; /* x: what even_s lost by rounding */
-        of_w[i] = (float)((a + 6 * x) / ((a - 6 * x) * l->w[i])); /* e^x / it */
+        const double x = lambda[i] - ((double)even_s[i] - (double)l->max_s[i]) * inv_s; /* what even_s has lost by rounding */
+        const double a = 12 + x * x;
+        of_w[i] = (float)((a + 6 * x) / ((a - 6 * x) * l->w[i])); /* e^x / w */
         of_z[i] = (float)(1 / l->z[i]);
     }
     for (int64_t c = 0; c < n; c++) {

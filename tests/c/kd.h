@@ -145,12 +145,12 @@ static void check_kd(const problem *p)
         const float *student = in_place ? grad : p->x;
         const int64_t *labels = how.ce != 0 || below(2) ? kd_labels : NULL;
         const size_t size = ec_kd_loss_workspace(p->m, p->n, threads), one = ec_kd_loss_workspace(p->m, p->n, 1);
-        void *work = place(WORK, size);
+        void *work = place_work(size);
         enter();
         leave(ec_kd_loss(p->m, p->n, student, p->ldx, kd_t, kd_ldt, labels, kd_weight, &how, loss, grad, ldg, threads, work, size), EC_OK);
         check_kd_results(p, &how, loss, grad, ldg);
         enter();
-        leave(ec_kd_loss(p->m, p->n, p->x, p->ldx, kd_t, kd_ldt, labels, kd_weight, &how, alone, NULL, 0, 1, place(WORK, one), one), EC_OK);
+        leave(ec_kd_loss(p->m, p->n, p->x, p->ldx, kd_t, kd_ldt, labels, kd_weight, &how, alone, NULL, 0, 1, place_work(one), one), EC_OK);
         if (p->m && memcmp(loss, alone, 8 * (size_t)p->m))
             fail("the losses of one thread, without gradient, are others");
     }
