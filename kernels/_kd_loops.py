@@ -121,7 +121,8 @@ def _terms(s: Any, t: Any, max_s: Any, max_t: Any, soft_s: Any, soft_t: Any, rat
     x, y = s - max_s, t - max_t
     w, z, e = _soft(x, soft_s[0], soft_s[1]), _soft(y, soft_t[0], soft_t[1]), y * ratio - x
     ze = z * e
-    if masked:
+    if masked:  # by what differences of float32 overflow to, too, where z is 0
+        ze = ze if z > _f(0) else _f(0)
         ze = ze if s > _f(-np.inf) else _f(np.inf)
         ze = ze if t > _f(-np.inf) else _f(0)
     return w, z, ze
@@ -219,12 +220,12 @@ def rest(s: Any, max_s: Any) -> Any:
 
 
 @_fused
-def _pair(kind: int, p: Any, q: Any, d: Any, beta: Any) -> Any:
+def _pair(kind: int, s: Any, t: Any, p: Any, q: Any, d: Any, beta: Any) -> Any:
     """The loss's term and its derivative by q, of a kind but KL; d = log(q / p)."""
-    d = d if d == d else _f(0)  # NaN: masked by both, unless p and q are NaN too
     if kind == REVERSE_KL:
-        d = d if d > _f(-np.inf) else _f(0)
-        return q * d if d < _f(np.inf) else _f(np.inf), d
+        d = d if q > _f(0) else _f(0)
+        return q * d if t > _f(-np.inf) else _f(np.inf) if s > _f(-np.inf) else _f(0), d
+    d = d if d == d else _f(0)  # NaN: masked by both, unless p and q are NaN too
     u = _expm1(-abs(d))  # smaller / larger - 1
     if kind == TVD:
         return (q if d > _f(0) else p) * u * _f(-0.5), _f(0.5) if d > _f(0) else _f(-0.5) if d < _f(0) else _f(0)
@@ -247,7 +248,7 @@ def pairs(
     for i in range(len(s)):
         q = w[i] * norm_w
         d = _difference(s[i], t[i], even_s, max_t, ratio) * -inv_s - shift
-        term, g = _pair(kind, z[i] * norm_z, q, d, beta)
+        term, g = _pair(kind, s[i], t[i], z[i] * norm_z, q, d, beta)
         z[i] = g
         loss += np.float64(term)
         mean += np.float64(q * g)

@@ -149,7 +149,8 @@ def _row(
         kd = kd / (temperature * temperature) if sum_1 == sum_1 else np.nan
         sum_w = sum_z = 1.0
     else:
-        masked = low == loops.key(_f(-np.inf).view(np.int32))
+        least = np.int32(loops.key(low)).view(np.float32)
+        masked = (least - max(top[0], top[1])) * max(ratio, _f(1)) < _f(-1e38)  # or differences overflow
         sum_w, sum_z, sum_ze, sum_1 = _forward(s, t, top, soft_s, soft_t, ratio, masked, power, ce, w, z, ahead)
     hard = _hard(s, np.float64(top[0]), sum_1, label, smoothing) if ce else 0.0
     if kind != MSE:

@@ -40,7 +40,7 @@ def in_double(student, teacher, labels=None, *, kind="kl", temperature=1.0, alph
 def assert_close(student, teacher, labels=None, *, kind="kl", temperature=1.0, alpha=1.0, beta=0.5, label_smoothing=0.0, **more):
     """The bars: loss within 2e-6 of sum p |log p - log q| + CE, gradient within 1e-5 of the row's max(p, q), both times the factor.
 
-    Classes that one side masks count in neither sum; what is infinite is so exactly."""
+    Of a class that one side masks |p - q| counts; what is infinite is so exactly."""
     loss, grad = ec.distillation_loss(
         student, teacher, labels, kind=kind, temperature=temperature, alpha=alpha, beta=beta, label_smoothing=label_smoothing,
         reduction="none", **more,
@@ -53,6 +53,7 @@ def assert_close(student, teacher, labels=None, *, kind="kl", temperature=1.0, a
     size = (np.exp(lp) * apart).sum(axis=1)
     if kind in ("reverse_kl", "jsd"):
         size = np.maximum(size, (np.exp(lq) * apart).sum(axis=1))
+    size += np.where((lp > -np.inf) != (lq > -np.inf), np.exp(lp) + np.exp(lq), 0).sum(axis=1)
     ce = in_double(s, t, labels, alpha=0.0, smoothing=label_smoothing)[0] if alpha < 1 else 0
     top = np.maximum(np.exp(lp).max(axis=1), np.exp(lq).max(axis=1))
     factor = alpha * temperature + (1 - alpha)
@@ -201,6 +202,30 @@ def test_masks(impl, kind, v):
         np.testing.assert_allclose(loss, wanted, rtol=3e-6)
         np.testing.assert_allclose(grad, slope, atol=3e-5 * (1 + np.abs(slope[1]).max()))
     assert ec.distillation_loss(a, t, np.array([1, 0]), alpha=0.5, kind="kl", reduction="sum", return_grad=False) < np.inf
+
+
+@pytest.mark.parametrize("kind", ["kl", "reverse_kl", "jsd", "tvd"])
+@pytest.mark.parametrize("v", [10, 1030])
+def test_the_lowest_float_masks_too(impl, kind, v):
+    """Which differences may overflow with: what is infinite of a class of probability 0 is no NaN."""
+    low = np.finfo(f).min
+    s, t, _ = logits(2, v)
+    t = log_softmax(t / 4).astype(f)
+    for of_s, of_t in ((low, low), (None, low), (-np.inf, low), (low, -np.inf)):
+        a, b = s.copy(), t.copy()
+        a[:, 2], b[:, 2] = s[:, 2] if of_s is None else of_s, of_t
+        for temperature in (4.0, 0.5):
+            how = options(kind, temperature)._replace(teacher_temperature=1.0)
+            wanted, slope = reference.kd_rows(a.astype(float), b.astype(float), None, how)
+            if kind == "reverse_kl" and of_s is None:
+                continue  # 1e38 of loss
+            loss, grad = ec.distillation_loss(
+                a, b, kind=kind, temperature=temperature, teacher_kind="log_probs", scale_by_t2=False, reduction="none"
+            )
+            np.testing.assert_allclose(loss, wanted, rtol=3e-6)
+            np.testing.assert_allclose(grad, slope, atol=3e-5 * (1 + np.abs(np.nan_to_num(slope)).max()))
+    wide = s * f(3e38 / np.abs(s).max())
+    assert not np.isnan(ec.distillation_loss(wide, -wide, kind=kind, temperature=0.5, return_grad=False))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -73,7 +73,7 @@ static void oracle_kd_row(int64_t n, const float *s, const float *t, int64_t lab
             if (pass == 0) {
                 kd += value;
                 mean += q * g;
-                distance += how->kind == EC_KD_MSE ? value : (p > q ? p : q) * fabs(d);
+                distance += how->kind == EC_KD_MSE ? value : masked ? p : (p > q ? p : q) * fabs(d);
                 soft += l1 - (double)s[c];
                 *unsure += fabs(d) < 1e-5 ? q : 0;
                 continue;
