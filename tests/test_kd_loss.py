@@ -378,6 +378,7 @@ BAD = {
     "labels: shape": ({"labels": LABELS[:3]}, ValueError, r"labels has shape \(3,\), wanted \(4,\)"),
     "labels: range": ({"labels": np.array([0, 1, 6, 2])}, ValueError, r"labels has 6 in row 2, wanted 0..5 or ignore_index \(-100\)"),
     "labels: negative": ({"labels": np.array([0, -1, 3, 2])}, ValueError, "labels has -1 in row 1"),
+    "labels: wrapping": ({"labels": np.array([0, 2**64 - 100, 3, 2], np.uint64)}, ValueError, "labels has 18446744073709551516 in row 1"),
     "temperature": ({"temperature": 0.0}, ValueError, "temperature is 0.0"),
     "temperature: int": ({"temperature": 10**400}, ValueError, "temperature is 1000"),
     "temperature: nan": ({"temperature": math.nan}, ValueError, "temperature is nan"),
