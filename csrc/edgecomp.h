@@ -7,8 +7,8 @@
  *
  * `threads` is a limit: 0 means edgecomp_get_num_threads(), and an op may use fewer. An op without it runs on its caller's
  * thread. Ops may be called from many threads at once: a call that finds the pool busy runs on its caller. Ops allocate
- * nothing: those with a *_workspace() query want that many bytes in `workspace`, which the call overwrites; `size` tells
- * how many there are.
+ * nothing: those with a *_workspace() query want that many bytes in `workspace`, at any address, which the call
+ * overwrites; `size` tells how many there are.
  *
  * Ops that can fail return EC_OK or another value of the first enum below, with no output written unless said.
  *

@@ -198,11 +198,12 @@ def count_rows(f: str, lead: tuple[int, ...], classes: int, labels: Any, sample_
     wanted = np.ascontiguousarray(given, np.int64).reshape(-1)
     if m and not 0 <= ignore < classes and np.maximum.reduce(wanted.view(np.uint64)) < classes:
         return Counted(wanted, weight, total)  # all are classes
-    ignored = wanted == ignore
-    bad = ~ignored & ((wanted < 0) | (wanted >= classes))
+    flat = given.reshape(-1)  # not wanted: large uint64 would be negative there
+    ignored = flat == ignore
+    bad = ~ignored & ((flat < 0) | (flat >= classes))
     if bad.any():
         at = int(np.argmax(bad))
-        raise ValueError(f"{f}: labels has {wanted[at]} in row {at}, wanted 0..{classes - 1} or ignore_index ({ignore_index})")
+        raise ValueError(f"{f}: labels has {flat[at]} in row {at}, wanted 0..{classes - 1} or ignore_index ({ignore_index})")
     weight = np.where(ignored, 0.0, weight)
     return Counted(wanted, weight, float(weight.sum()))
 

@@ -121,7 +121,8 @@ def _terms(s: Any, t: Any, max_s: Any, max_t: Any, soft_s: Any, soft_t: Any, rat
     x, y = s - max_s, t - max_t
     w, z, e = _soft(x, soft_s[0], soft_s[1]), _soft(y, soft_t[0], soft_t[1]), y * ratio - x
     ze = z * e
-    if masked:
+    if masked:  # by what differences of float32 overflow to, too, where z is 0
+        ze = ze if z > _f(0) else _f(0)
         ze = ze if s > _f(-np.inf) else _f(np.inf)
         ze = ze if t > _f(-np.inf) else _f(0)
     return w, z, ze
@@ -196,11 +197,12 @@ def _near(p: Any, q: Any, e: Any, inv_s: Any) -> Any:
 
 
 @_summed
-def refine(s: Any, t: Any, max_s: Any, max_t: Any, inv_s: Any, ratio: Any, w: Any, z: Any, norm: Any) -> Any:
-    """The sums of q - p, by e where q is about p: exact to second order; and of p e. p and q are z and w times norm."""
+def refine(s: Any, t: Any, even_s: Any, max_t: Any, inv_s: Any, ratio: Any, w: Any, z: Any, norm_w: Any, norm_z: Any) -> Any:
+    """The sums of q - p, by e where q is about p: exact to second order; and of p e. p and q, both with p's normaliser, are z and w
+    times the norms."""
     off, pe = _f(0), _f(0)
     for i in range(len(s)):
-        a, b = _near(z[i] * norm, w[i] * norm, _difference(s[i], t[i], max_s, max_t, ratio), inv_s)
+        a, b = _near(z[i] * norm_z, w[i] * norm_w, _difference(s[i], t[i], even_s, max_t, ratio), inv_s)
         off += a
         pe += b
     return off, pe
@@ -218,12 +220,12 @@ def rest(s: Any, max_s: Any) -> Any:
 
 
 @_fused
-def _pair(kind: int, p: Any, q: Any, d: Any, beta: Any) -> Any:
+def _pair(kind: int, s: Any, t: Any, p: Any, q: Any, d: Any, beta: Any) -> Any:
     """The loss's term and its derivative by q, of a kind but KL; d = log(q / p)."""
-    d = d if d == d else _f(0)  # NaN: masked by both, unless p and q are NaN too
     if kind == REVERSE_KL:
-        d = d if d > _f(-np.inf) else _f(0)
-        return q * d if d < _f(np.inf) else _f(np.inf), d
+        d = d if q > _f(0) else _f(0)
+        return q * d if t > _f(-np.inf) else _f(np.inf) if s > _f(-np.inf) else _f(0), d
+    d = d if d == d else _f(0)  # NaN: masked by both, unless p and q are NaN too
     u = _expm1(-abs(d))  # smaller / larger - 1
     if kind == TVD:
         return (q if d > _f(0) else p) * u * _f(-0.5), _f(0.5) if d > _f(0) else _f(-0.5) if d < _f(0) else _f(0)
@@ -238,18 +240,18 @@ def _pair(kind: int, p: Any, q: Any, d: Any, beta: Any) -> Any:
 
 @_summed
 def pairs(
-    kind: int, s: Any, t: Any, max_s: Any, max_t: Any, inv_s: Any, ratio: Any, w: Any, z: Any, norm_w: Any, norm_z: Any,
+    kind: int, s: Any, t: Any, even_s: Any, max_t: Any, inv_s: Any, ratio: Any, w: Any, z: Any, norm_w: Any, norm_z: Any,
     shift: Any, beta: Any,
 ) -> Any:  # fmt: skip
     """z becomes g, the loss's derivative by q; the sums of the loss and of q g. log(q / p) = -inv_s e - shift."""
-    loss, mean = _f(0), _f(0)
+    loss, mean = 0.0, 0.0  # the loop is no vector's: in float32 all terms would go to one sum
     for i in range(len(s)):
         q = w[i] * norm_w
-        d = _difference(s[i], t[i], max_s, max_t, ratio) * -inv_s - shift
-        term, g = _pair(kind, z[i] * norm_z, q, d, beta)
+        d = _difference(s[i], t[i], even_s, max_t, ratio) * -inv_s - shift
+        term, g = _pair(kind, s[i], t[i], z[i] * norm_z, q, d, beta)
         z[i] = g
-        loss += term
-        mean += q * g
+        loss += np.float64(term)
+        mean += np.float64(q * g)
     return loss, mean
 
 

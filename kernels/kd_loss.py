@@ -70,26 +70,26 @@ def _squares(s: Any, t: Any, top: Any, w: Any, z: Any) -> Any:
 
 
 @helper
-def _refined(s: Any, t: Any, top: Any, inv: Any, w: Any, z: Any, sum_z: float) -> Any:
+def _refined(s: Any, t: Any, even: Any, inv: Any, w: Any, z: Any, norm: Any) -> Any:
     """Where p and q are close the logarithms of their normalisers cancel, and with them the digits of their e^x: then their
-    difference comes from e, as log1p(sum p (e^log(q/p) - 1)). Returns that sum, and the sum of p e."""
+    difference comes from e, as log1p(sum p (e^log(q/p) - 1)), a small sum of small terms. Returns that sum, and the sum of p e."""
     off = pe = 0.0
     for i in range(0, len(s), RUN):
         end = min(i + RUN, len(s))
-        a, b = loops.refine(s[i:end], t[i:end], top[0], top[1], inv[0], inv[2], w[i:end], z[i:end], _f(1 / sum_z))
+        a, b = loops.refine(s[i:end], t[i:end], even[0], even[1], inv[0], inv[2], w[i:end], z[i:end], norm[0], norm[1])
         off += a
         pe += b
     return off, pe
 
 
 @helper
-def _pairs(kind: int, s: Any, t: Any, top: Any, inv: Any, w: Any, z: Any, norm: Any, shift: float, beta: float) -> Any:
+def _pairs(kind: int, s: Any, t: Any, even: Any, inv: Any, w: Any, z: Any, norm: Any, shift: float, beta: float) -> Any:
     """The loss of a kind but KL; z becomes its derivative by q. And the sum of that times q."""
     loss = mean = 0.0
     for i in range(0, len(s), RUN):
         end = min(i + RUN, len(s))
         a, b = loops.pairs(
-            kind, s[i:end], t[i:end], top[0], top[1], inv[0], inv[2], w[i:end], z[i:end], norm[0], norm[1], _f(shift), _f(beta),
+            kind, s[i:end], t[i:end], even[0], even[1], inv[0], inv[2], w[i:end], z[i:end], norm[0], norm[1], _f(shift), _f(beta),
         )  # fmt: skip
         loss += a
         mean += b
@@ -149,20 +149,25 @@ def _row(
         kd = kd / (temperature * temperature) if sum_1 == sum_1 else np.nan
         sum_w = sum_z = 1.0
     else:
-        masked = low == loops.key(_f(-np.inf).view(np.int32))
+        least = np.int32(loops.key(low)).view(np.float32)
+        masked = (least - max(top[0], top[1])) * max(ratio, _f(1)) < _f(-1e38)  # or differences overflow
         sum_w, sum_z, sum_ze, sum_1 = _forward(s, t, top, soft_s, soft_t, ratio, masked, power, ce, w, z, ahead)
     hard = _hard(s, np.float64(top[0]), sum_1, label, smoothing) if ce else 0.0
     if kind != MSE:
         shift = math.log(sum_w) - math.log(sum_z)
         kd = soft_s[2] * (sum_ze / sum_z) + shift
-        if kd < 0.125 and not kd_weight * 0.25 < ce_weight * hard:  # beyond, 2^-22 of error are less than 2e-6 of the loss
-            off, pe = _refined(s, t, top, inv, w, z, sum_z)
-            if abs(off) < 1:
+        even = _f(np.float64(top[0]) + shift / soft_s[2]), top[1]  # logits of student and teacher that are about equally likely
+        shift -= (np.float64(even[0]) - np.float64(top[0])) * soft_s[2]
+        small = kd < 0.125 or (kd == np.inf and kind != KL)  # an infinite KL tells nothing of the others
+        if small and not kd_weight * 0.25 < ce_weight * hard:  # beyond, 2^-22 of error are less than 2e-6 of the loss
+            apart = math.exp((np.float64(top[0]) - np.float64(even[0])) * soft_s[2])
+            off, pe = _refined(s, t, even, inv, w, z, (_f(apart / sum_z), _f(1 / sum_z)))
+            if abs(off) < 1:  # or logits are so large that even[0] cannot be told from top[0]
                 shift = math.log1p(off)
                 kd = soft_s[2] * pe + shift
         broken = kd != kd or not sum_w > 0
         if kind != KL:
-            kd, mean = _pairs(kind, s, t, top, inv, w, z, (_f(1 / sum_w), _f(1 / sum_z)), shift, beta)
+            kd, mean = _pairs(kind, s, t, even, inv, w, z, (_f(1 / sum_w), _f(1 / sum_z)), shift, beta)
         kd = np.nan if broken else max(kd, 0.0)
     loss = weight * ((kd_weight * kd if kd_weight != 0 else 0.0 if kd == kd else np.nan) + (ce_weight * hard if ce else 0.0))
     if len(grad):

@@ -46,13 +46,14 @@ typedef struct {
     double inv_s, inv_t;          /* 1 / temperatures */
     ec_kd_sums sums;
     double squares;
-    double lambda;                /* log(p / q) = (e / temperature) + lambda */
+    float even_s;                 /* the logits of student and teacher that even_s and max_t stand for are about equally likely */
+    double lambda;                /* log(p / q) = (e / temperature) + lambda, e relative to even_s and max_t */
 } ec_kd_one;
 
 /* The passes over a row, part by part, each part block by block. Parts depend on n alone and are summed in order: the threads that share
  * them change nothing. */
 void ec_kd_read(const ec_kd_job *j, ec_kd_one *x, int kind);
-void ec_kd_refine(const ec_kd_job *j, ec_kd_one *x);
+double ec_kd_refine(const ec_kd_job *j, ec_kd_one *x, double kl); /* a better one, and lambda */
 double ec_kd_rest(const ec_kd_job *j, ec_kd_one *x); /* log sum e^(s - max_s), where that is next to 0 */
 double ec_kd_pairs(const ec_kd_job *j, ec_kd_one *x, int kind, double *mean);
 void ec_kd_write(const ec_kd_job *j, ec_kd_one *x, int kl, const double c[4], double mean, int64_t label, double hot, float *grad);

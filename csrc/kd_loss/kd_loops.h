@@ -165,8 +165,8 @@ EC_INLINE void forward_step(int power, int masked, vf s, vf t, vf max_s, vf max_
     *z = vsoft(y, r->scale_t, r->least_t);
     a[0] += *w;
     a[1] += *z;
-    if (masked)
-        a[2] += vpick(t, none, vpick(s, none, *z * e, vset(INFINITY)), vset(0));
+    if (masked) /* by what differences of float32 overflow to, too, where z is 0 */
+        a[2] += vpick(t, none, vpick(s, none, vpick(*z, vset(0), *z * e, vset(0)), vset(INFINITY)), vset(0));
     else
         a[2] = vfma(*z, e, a[2]);
     if (power != 1)
@@ -253,8 +253,8 @@ EC_INLINE vf near(vf q, vf p, vf e, float inv_s, vf *p_e)
     return vpick(vset(0.5f), x, p * vexpm1(x), q - p);
 }
 
-static void refine(int64_t n, const float *s, const float *t, const ec_kd_row *r, const float *w, const float *z, const float scale[2],
-                   double out[2])
+static void refine(int64_t n, const float *s, const float *t, const ec_kd_row *r, float even_s, const float *w, const float *z,
+                   const float scale[2], double out[2])
 {
     double acc[2][LANES] = {{0}};
     for (int64_t i = 0; i < n; i += LANES) {
@@ -264,7 +264,7 @@ static void refine(int64_t n, const float *s, const float *t, const ec_kd_row *r
         const vf q = (whole ? vload(w + i) : vload_part(w + i, left, 0)) * vset(scale[0]);
         const vf p = (whole ? vload(z + i) : vload_part(z + i, left, 0)) * vset(scale[1]);
         vf p_e;
-        add_lanes(acc[0], near(q, p, difference(a, b, vset(r->max_s), vset(r->max_t), vset(r->ratio)), r->inv_s, &p_e));
+        add_lanes(acc[0], near(q, p, difference(a, b, vset(even_s), vset(r->max_t), vset(r->ratio)), r->inv_s, &p_e));
         add_lanes(acc[1], p_e);
     }
     out[0] += total(acc[0]);
@@ -284,16 +284,16 @@ static void rest(int64_t n, const float *s, float max_s, double out[2])
     out[1] += total(acc[1]);
 }
 
-/* One vector of pair: g from p, q and d = log(q / p); the loss's terms. */
-EC_INLINE vf pair_step(int kind, vf p, vf q, vf d, float beta, vf *loss)
+/* One vector of pair: g from the logits, p, q and d = log(q / p); the loss's terms. */
+EC_INLINE vf pair_step(int kind, vf s, vf t, vf p, vf q, vf d, float beta, vf *loss)
 {
     const vf zero = vset(0), one = vset(1), far = vset(INFINITY);
-    d = (vf)((vi)d & (d == d)); /* NaN: masked by both, unless p and q are NaN too */
     if (kind == EC_KD_REVERSE_KL) {
-        d = vpick(d, -far, d, zero);
-        *loss = vpick(far, d, q * d, far);
+        d = vpick(q, zero, d, zero);
+        *loss = vpick(t, -far, q * d, vpick(s, -far, far, zero));
         return d;
     }
+    d = (vf)((vi)d & (d == d)); /* NaN: masked by both, unless p and q are NaN too */
     const vf u = vexpm1(-vmax(d, -d)), larger = vpick(d, zero, q, p); /* u = smaller / larger - 1 */
     if (kind == EC_KD_TVD) {
         *loss = larger * u * vset(-0.5f);
@@ -307,18 +307,19 @@ EC_INLINE vf pair_step(int kind, vf p, vf q, vf d, float beta, vf *loss)
     return (one - vset(beta)) * g;
 }
 
-EC_INLINE void pair_as(int kind, int64_t n, const float *s, const float *t, const ec_kd_row *r, const float *w, float *z,
+EC_INLINE void pair_as(int kind, int64_t n, const float *s, const float *t, const ec_kd_row *r, float even_s, const float *w, float *z,
                        const float scale[2], float lambda, double out[2])
 {
     double acc[2][LANES] = {{0}};
     for (int64_t i = 0; i < n; i += LANES) {
         const int64_t left = EC_MIN(n - i, LANES);
-        const int whole = left == LANES;
+        const int whole = LANES == 1 || left == LANES;
         const vf a = whole ? vload(s + i) : vload_part(s + i, left, 0), b = whole ? vload(t + i) : vload_part(t + i, left, 0);
         const vf q = (whole ? vload(w + i) : vload_part(w + i, left, 0)) * vset(scale[0]);
         const vf p = (whole ? vload(z + i) : vload_part(z + i, left, 0)) * vset(scale[1]);
         vf loss;
-        const vf g = pair_step(kind, p, q, vfma(difference(a, b, vset(r->max_s), vset(r->max_t), vset(r->ratio)), vset(-r->inv_s), vset(-lambda)), r->beta, &loss);
+        const vf e = difference(a, b, vset(even_s), vset(r->max_t), vset(r->ratio));
+        const vf g = pair_step(kind, a, b, p, q, vfma(e, vset(-r->inv_s), vset(-lambda)), r->beta, &loss);
         add_lanes(acc[0], loss);
         add_lanes(acc[1], q * g);
         vstore_part(z + i, g, left);
@@ -327,15 +328,15 @@ EC_INLINE void pair_as(int kind, int64_t n, const float *s, const float *t, cons
     out[1] += total(acc[1]);
 }
 
-static void pair(int kind, int64_t n, const float *s, const float *t, const ec_kd_row *r, const float *w, float *z, const float scale[2],
-                 float lambda, double out[2])
+static void pair(int kind, int64_t n, const float *s, const float *t, const ec_kd_row *r, float even_s, const float *w, float *z,
+                 const float scale[2], float lambda, double out[2])
 {
     if (kind == EC_KD_REVERSE_KL)
-        pair_as(EC_KD_REVERSE_KL, n, s, t, r, w, z, scale, lambda, out);
+        pair_as(EC_KD_REVERSE_KL, n, s, t, r, even_s, w, z, scale, lambda, out);
     else if (kind == EC_KD_TVD)
-        pair_as(EC_KD_TVD, n, s, t, r, w, z, scale, lambda, out);
+        pair_as(EC_KD_TVD, n, s, t, r, even_s, w, z, scale, lambda, out);
     else
-        pair_as(EC_KD_JSD, n, s, t, r, w, z, scale, lambda, out);
+        pair_as(EC_KD_JSD, n, s, t, r, even_s, w, z, scale, lambda, out);
 }
 
 EC_INLINE vf gradient_step(int kl, int power, vf s, vf w, vf z, const ec_kd_row *r, const float *c, float mean)

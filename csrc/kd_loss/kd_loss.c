@@ -71,12 +71,13 @@ static void do_row(const job *j, int64_t i, int64_t next, ec_kd_ahead *ahead, fl
         kd = x.squares / (temperature * temperature);
         kd += x.sums.w1 != x.sums.w1 ? NAN : 0;
     } else {
-        x.lambda = log(x.sums.w) - log(x.sums.z);
-        kd = inv_s * (x.sums.ze / x.sums.z) + x.lambda;
-        if (kd < 0.125 && !(how->kd * 0.25 < how->ce * hard)) { /* beyond, 2^-22 of error are less than 2e-6 of the loss */
-            ec_kd_refine(j, &x);
-            kd = inv_s * (x.sums.ze / x.sums.z) + x.lambda;
-        }
+        const double lambda = log(x.sums.w) - log(x.sums.z);
+        kd = inv_s * (x.sums.ze / x.sums.z) + lambda;
+        x.even_s = (float)(max_s + lambda / inv_s);
+        x.lambda = lambda - ((double)x.even_s - max_s) * inv_s;
+        const int small = kd < 0.125 || (kd == INFINITY && kind != EC_KD_KL); /* an infinite KL tells nothing of the others */
+        if (small && !(how->kd * 0.25 < how->ce * hard)) /* beyond, 2^-22 of error are less than 2e-6 of the loss */
+            kd = ec_kd_refine(j, &x, kd);
         const int broken = kd != kd || !(x.sums.w > 0);
         if (kind != EC_KD_KL)
             kd = ec_kd_pairs(j, &x, kind, &mean);
@@ -134,7 +135,7 @@ int ec_kd_loss_threads(int64_t m, int64_t n, int64_t k, int threads)
 
 size_t ec_kd_loss_workspace(int64_t m, int64_t n, int threads)
 {
-    return (size_t)(EC_MIN(m, ec_thread_limit(threads)) * scratch_floats(n)) * 4;
+    return 64 + (size_t)(EC_MIN(m, ec_thread_limit(threads)) * scratch_floats(n)) * 4;
 }
 
 int ec_kd_loss(int64_t m, int64_t n, const float *student, int64_t lds, const float *teacher, int64_t ldt, const int64_t *labels,
@@ -144,7 +145,8 @@ int ec_kd_loss(int64_t m, int64_t n, const float *student, int64_t lds, const fl
     if (size < ec_kd_loss_workspace(m, n, threads))
         return EC_E_WORKSPACE;
     job j = {.m = m, .n = n, .lds = lds, .ldt = ldt, .ldg = ldg, .student = student, .teacher = teacher, .labels = labels, .weight = weight,
-             .how = how, .loss = loss, .grad = grad, .scratch = workspace, .use = ec_use_kd_loss()};
+             .how = how, .loss = loss, .grad = grad, .use = ec_use_kd_loss()};
+    j.scratch = (float *)(((uintptr_t)workspace + 63) & ~(uintptr_t)63);
     j.rows = ec_kd_is_short(&j) ? ec_div_up(TASK / n, j.use->lanes) * j.use->lanes : 1 + TASK / n;
     j.stream = (size_t)(m * n) * 4 >= STREAM_BYTES;
     const int count = thread_count(m, n, threads), shared = is_shared(m, n, count);

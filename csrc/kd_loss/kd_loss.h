@@ -39,16 +39,16 @@ typedef struct {
                     float *w, float *z, ec_kd_sums *sums, float found[2]);
     /* w = e^(s - max_s), z = s - t, 0 for a class that both mask; returns the sum of z^2. */
     double (*squares)(int64_t n, const float *s, const float *t, const ec_kd_row *r, float *w, float *z, ec_kd_sums *sums);
-    /* Adds to out the sums of q - p, by e where q is about p: exact to second order; and of p e. e is relative to the maxima in r; w and z
-     * times scale[0] and scale[1] are q and p, both with p's normaliser. */
-    void (*refine)(int64_t n, const float *s, const float *t, const ec_kd_row *r, const float *w, const float *z, const float scale[2],
-                   double out[2]);
+    /* Adds to out the sums of q - p, by e where q is about p: exact to second order; and of p e. e is relative to even_s and r's max_t;
+     * w and z times scale[0] and scale[1] are q and p, both with p's normaliser. */
+    void (*refine)(int64_t n, const float *s, const float *t, const ec_kd_row *r, float even_s, const float *w, const float *z,
+                   const float scale[2], double out[2]);
     /* Adds to out the sum of e^(s - max_s) without its largest terms, which are 1, and how many these are. */
     void (*rest)(int64_t n, const float *s, float max_s, double out[2]);
     /* Of a kind but KL: z becomes g, the loss's derivative by q; adds to out the sums of the loss and of q g. w and z times scale[0] and
-     * scale[1] are q and p; log(q / p) = -inv_s * e - lambda, e relative to the maxima in r. */
-    void (*pair)(int kind, int64_t n, const float *s, const float *t, const ec_kd_row *r, const float *w, float *z, const float scale[2],
-                 float lambda, double out[2]);
+     * scale[1] are q and p; log(q / p) = -inv_s * e - lambda, e as there. */
+    void (*pair)(int kind, int64_t n, const float *s, const float *t, const ec_kd_row *r, float even_s, const float *w, float *z,
+                 const float scale[2], float lambda, double out[2]);
     /* grad = c[0] e^(s - max_s) + c[1] w (z - mean) - c[3]; or, if kl, c[0] e^(s - max_s) + c[1] w - c[2] z - c[3].
      * stream: past the caches. */
     void (*gradient)(int kl, int64_t n, const float *s, const ec_kd_row *r, const float *w, const float *z, const float c[4], float mean,
@@ -57,7 +57,8 @@ typedef struct {
     int lanes;
     void (*short_forward)(int64_t n, const float *const *s, const float *const *t, const ec_kd_row *r, ec_kd_short *l);
     void (*short_log)(double *x); /* of normal numbers, to 1e-12 */
-    void (*short_refine)(int64_t n, const ec_kd_row *r, const ec_kd_short *l, double *off, double *pe);
+    /* lambda: log(sum of w / sum of z). */
+    void (*short_refine)(int64_t n, const ec_kd_row *r, const ec_kd_short *l, const double *lambda, double *off, double *pe);
     void (*short_rest)(int64_t n, const ec_kd_short *l, double *sum, double *ones);
     void (*short_gradient)(int64_t n, const ec_kd_row *r, ec_kd_short *l, float *const *rows); /* NULL: none for that row */
 } ec_kd_loss_impl;

@@ -143,27 +143,27 @@ void ec_kd_read(const ec_kd_job *j, ec_kd_one *x, int kind)
 }
 
 /* Where p and q are close the logarithms of their normalisers cancel, and with them the digits of their e^x: then lambda comes from
- * the differences, log1p(sum p (e^(log q/p + lambda) - 1)). */
+ * the differences, log1p(sum p (e^(log q/p + lambda) - 1)): a small sum of small terms, e being relative to even_s. */
 static void refine_part(pass *p, int64_t begin, int64_t end, int part)
 {
     const ec_kd_one *x = p->x;
     for (int64_t i = begin; i < end; i += EC_KD_BLOCK) {
         const int64_t b = i / EC_KD_BLOCK;
-        const double w = rescale(x->max_s[b], x->r.max_s, x->inv_s), z = rescale(x->max_t[b], x->r.max_t, x->inv_t);
+        const double w = exp(((double)x->max_s[b] - (double)x->even_s) * x->inv_s), z = rescale(x->max_t[b], x->r.max_t, x->inv_t);
         const float scale[2] = {(float)(w / x->sums.z), (float)(z / x->sums.z)};
-        p->j->use->refine(EC_MIN(EC_KD_BLOCK, end - i), x->s + i, x->t + i, &x->r, x->w + i, x->z + i, scale, p->out[part]);
+        p->j->use->refine(EC_MIN(EC_KD_BLOCK, end - i), x->s + i, x->t + i, &x->r, x->even_s, x->w + i, x->z + i, scale, p->out[part]);
     }
 }
 
-void ec_kd_refine(const ec_kd_job *j, ec_kd_one *x)
+double ec_kd_refine(const ec_kd_job *j, ec_kd_one *x, double kl)
 {
     pass p = {.run = refine_part, .j = j, .x = x};
     double out[2] = {0, 0};
     run(&p, out);
-    if (fabs(out[0]) < 1) {
-        x->lambda = log1p(out[0]);
-        x->sums.ze = out[1] * x->sums.z;
-    }
+    if (!(fabs(out[0]) < 1)) /* logits so large that even_s cannot be told from max_s */
+        return kl;
+    x->lambda = log1p(out[0]);
+    return x->inv_s * out[1] + x->lambda;
 }
 
 /* The loss of a kind but KL; z becomes its derivative by q. mean: the sum of that times q. */
@@ -175,7 +175,7 @@ static void pair_part(pass *p, int64_t begin, int64_t end, int part)
         const int64_t count = EC_MIN(EC_KD_BLOCK, end - i), b = i / EC_KD_BLOCK;
         const double w = rescale(x->max_s[b], x->r.max_s, x->inv_s), z = rescale(x->max_t[b], x->r.max_t, x->inv_t);
         const float scale[2] = {(float)(w / x->sums.w), (float)(z / x->sums.z)};
-        p->j->use->pair(p->kind, count, x->s + i, x->t + i, &x->r, x->w + i, x->z + i, scale, lambda, p->out[part]);
+        p->j->use->pair(p->kind, count, x->s + i, x->t + i, &x->r, x->even_s, x->w + i, x->z + i, scale, lambda, p->out[part]);
     }
 }
 

@@ -47,7 +47,7 @@ static void kd_losses(const ec_kd_job *j, const ec_kd_row *r, double inv_s, cons
         near |= (unsigned)(out->kd[i] < 0.125 && !(j->how->kd * 0.25 < j->how->ce * out->hard[i])) << i;
     }
     if (near & good)
-        j->use->short_refine(j->n, r, l, off, pe);
+        j->use->short_refine(j->n, r, l, lambda, off, pe);
     for (int i = 0; i < lanes; i++) {
         if (near & good & 1u << i && fabs(off[i]) < 1)
             out->kd[i] = inv_s * pe[i] + log1p(off[i]);

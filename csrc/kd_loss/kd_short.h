@@ -98,16 +98,22 @@ static void short_log(double *x)
     }
 }
 
-static void short_refine(int64_t n, const ec_kd_row *r, const ec_kd_short *l, double *off, double *pe)
+static void short_refine(int64_t n, const ec_kd_row *r, const ec_kd_short *l, const double *lambda, double *off, double *pe)
 {
     const float *s = l->lines, *t = s + n * LANES, *w = t + n * LANES, *z = w + n * LANES;
-    const vf max_s = vload(l->max_s), max_t = vload(l->max_t), ratio = vset(r->ratio);
-    vf norm;
-    for (int i = 0; i < LANES; i++)
-        norm[i] = (float)(1 / l->z[i]);
+    const vf max_t = vload(l->max_t), ratio = vset(r->ratio);
+    const double inv_s = (double)r->inv_s, heat = 1 / inv_s;
+    vf even_s, of_w, of_z;
+    for (int i = 0; i < LANES; i++) {
+        even_s[i] = (float)(l->max_s[i] + lambda[i] * heat);
+        const double x = lambda[i] - ((double)even_s[i] - (double)l->max_s[i]) * inv_s; /* what even_s has lost by rounding */
+        const double a = 12 + x * x;
+        of_w[i] = (float)((a + 6 * x) / ((a - 6 * x) * l->w[i])); /* e^x / w */
+        of_z[i] = (float)(1 / l->z[i]);
+    }
     for (int64_t c = 0; c < n; c++) {
-        const vf e = difference(vload(s + c * LANES), vload(t + c * LANES), max_s, max_t, ratio);
-        vf p_e, q_less_p = near(vload(w + c * LANES) * norm, vload(z + c * LANES) * norm, e, r->inv_s, &p_e);
+        const vf e = difference(vload(s + c * LANES), vload(t + c * LANES), even_s, max_t, ratio);
+        vf p_e, q_less_p = near(vload(w + c * LANES) * of_w, vload(z + c * LANES) * of_z, e, r->inv_s, &p_e);
         add_lanes(off, q_less_p);
         add_lanes(pe, p_e);
     }

@@ -87,7 +87,7 @@ static void make_gemm_f32(problem *p)
 static void call_gemm_f32(const problem *p, const options *o, int plain, float *y)
 {
     const size_t size = ec_gemm_f32_workspace(p->m, p->k, !plain, o->threads);
-    void *work = place(WORK, size);
+    void *work = place_work(size);
     const float *w = plain ? (const float *)p->w_plain : packed;
     enter();
     leave(ec_gemm_f32(p->m, p->n, p->k, p->x, p->ldx, w, plain ? ldw : 0, o->bias ? p->bias : NULL, o->act, y, o->ldy, o->threads, work,
@@ -114,7 +114,7 @@ static void check_gemm_f32_add(const problem *p)
         y[t] = place(t ? Y2 : Y, 4 * extent(p->m, p->n, ldy));
         for (int64_t i = 0; i < p->m; i++)
             memcpy(y[t] + i * ldy, p->bias, 4 * (size_t)p->n);
-        void *work = place(WORK, size);
+        void *work = place_work(size);
         float *x = place(XQ, 4 * (t ? extent(p->k, p->m, ldm) : extent(p->m, p->k, p->ldx)));
         memcpy(x, t ? turned_x : p->x, 4 * (t ? extent(p->k, p->m, ldm) : extent(p->m, p->k, p->ldx)));
         float *w = place(XSCALE, 4 * extent(p->k, p->n, ldn));
@@ -154,7 +154,7 @@ static void call_gemm_s8c_f32(const problem *p, const options *o, int plain, flo
 {
     (void)plain;
     const size_t size = ec_gemm_f32_workspace(p->m, p->k, 0, o->threads);
-    void *work = place(WORK, size);
+    void *work = place_work(size);
     enter();
     leave(ec_gemm_s8c_f32(p->m, p->n, p->k, p->x, p->ldx, p->w, p->wscale, o->bias ? p->bias : NULL, o->act, y, o->ldy, o->threads, work,
                           size), EC_OK);
@@ -185,7 +185,7 @@ static void check_activation(const problem *p)
         const options o = pick(p, "k = 0");
         float *y = place(Y, 4 * extent(p->m, p->n, o.ldy));
         const size_t size = ec_gemm_s8c_workspace(p->m, 0);
-        void *work = place(WORK, size);
+        void *work = place_work(size);
         enter();
         leave(ec_gemm_s8c(p->m, p->n, 0, place(X, 0), 0, NULL, NULL, NULL, place(W, 0), ones, wsum, p->bias, o.act, y, NULL, o.ldy, 0, 0,
                           o.threads, work, size), EC_OK);

@@ -163,7 +163,7 @@ static void check_grouped(const problem *p, int bits)
                 pre[i * p->n + j] = one_nan(oracle_grouped(p, &g, i, j) + (o.bias ? p->bias[j] : -0.0f));
         float *y = place(Y, 4 * extent(p->m, p->n, o.ldy));
         const size_t size = ec_gemm_s4g_workspace(p->m, p->k, &g.w);
-        void *work = place(WORK, size);
+        void *work = place_work(size);
         const float *x = quantised ? NULL : p->x, *bias = o.bias ? p->bias : NULL;
         enter();
         leave((bits == 4 ? ec_gemm_s4g : ec_gemm_s8g)(p->m, p->n, p->k, x, p->ldx, g.xq, g.xscale, &g.w, bias, o.act, y, o.ldy, o.threads,
@@ -183,7 +183,7 @@ static void check_quantize_groups(const problem *p)
         int8_t *q = place(Y, (size_t)(p->m * p->k)), want[256];
         float *scale = place(WSCALE, 4 * (size_t)(p->m * groups)), s;
         const size_t size = ec_quantize_groups_workspace(p->m, p->k, group);
-        void *work = place(WORK, size);
+        void *work = place_work(size);
         enter();
         leave(ec_quantize_groups(p->m, p->k, group, p->x, p->ldx, q, scale, threads, work, size), EC_OK);
         for (int64_t i = 0; i < p->m; i++)
@@ -222,7 +222,7 @@ static void call_gemm_sg_f32(const problem *p, const options *o, int plain, floa
 {
     (void)plain;
     const size_t size = ec_gemm_f32_workspace(p->m, p->k, 0, o->threads);
-    void *work = place(WORK, size);
+    void *work = place_work(size);
     enter();
     leave(ec_gemm_sg_f32(p->m, p->n, p->k, p->x, p->ldx, &form_f32.w, form_f32.bits, o->bias ? p->bias : NULL, o->act, y, o->ldy, o->threads,
                          work, size), EC_OK);

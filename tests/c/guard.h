@@ -88,6 +88,13 @@ static void *place(int arena, size_t bytes)
     return memset(buffer, 0xFF, bytes);
 }
 
+/* A workspace, at an odd address every other time: it has no element type. */
+static void *place_work(size_t bytes)
+{
+    const size_t odd = rnd() & 1;
+    return (uint8_t *)place(WORK, bytes + odd) + odd;
+}
+
 /* Elements of a matrix whose last row is as short as it may be. */
 static size_t extent(int64_t rows, int64_t cols, int64_t ld) { return rows > 0 ? (size_t)((rows - 1) * ld + cols) : 0; }
 

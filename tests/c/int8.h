@@ -13,7 +13,7 @@ static void check_quantize_rows(const problem *p)
     uint8_t *q = place(Y, (size_t)(p->m * p->k)), *zero = place(Y2, (size_t)p->m);
     float *scale = place(WSCALE, 4 * (size_t)p->m);
     const size_t size = ec_quantize_rows_workspace(p->m, p->k);
-    void *work = place(WORK, size);
+    void *work = place_work(size);
     enter();
     leave(ec_quantize_rows(p->m, p->k, p->x, p->ldx, q, scale, zero, threads, work, size), EC_OK);
     for (int64_t i = 0; i < p->m; i++) {
@@ -55,7 +55,7 @@ static void make_gemm_s8c(problem *p)
 static int run_gemm_s8c(const problem *p, const options *o, int quantised, float *y, int8_t *yq, float scale, int zero)
 {
     const size_t size = ec_gemm_s8c_workspace(p->m, p->k);
-    void *work = place(WORK, size);
+    void *work = place_work(size);
     enter();
     return ec_gemm_s8c(p->m, p->n, p->k, quantised ? NULL : p->x, p->ldx, p->xq, p->xscale, p->xzero, p->w, p->wscale, p->wsum,
                        o->bias ? p->bias : NULL, o->act, y, yq, o->ldy, scale, zero, o->threads, work, size);
@@ -113,7 +113,7 @@ static void check_gemm_s8c_i32(const problem *p)
         for (int64_t i = 0; i < p->m; i++)
             memcpy(a + i * p->ldx, p->xq + i * p->k, (size_t)p->k);
         const size_t size = ec_gemm_s8c_workspace(p->m, p->k);
-        void *work = place(WORK, size);
+        void *work = place_work(size);
         enter();
         leave(ec_gemm_s8c_i32(p->m, p->n, p->k, a, p->ldx, is_signed, p->w, p->wsum, y, o.ldy, o.threads, work, size), EC_OK);
         check_gaps(y, p->m, p->n, o.ldy, sizeof *y);

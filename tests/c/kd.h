@@ -9,7 +9,7 @@ static float *kd_t;
 static int64_t kd_ldt, *kd_labels;
 static double *kd_weight, *kd_want, *kd_slope, *kd_size, *kd_unsure; /* see oracle_kd_row */
 
-/* Rows as far apart as they come, close to each other, equal, peaked, masked. */
+/* Rows as far apart as they come, close to each other, but for a class too, equal, peaked, masked. */
 static void make_kd(problem *p)
 {
     p->ldx = p->n + below(9);
@@ -19,15 +19,17 @@ static void make_kd(problem *p)
     kd_labels = place(XQ, 8 * (size_t)p->m);
     kd_weight = place(XSCALE, 8 * (size_t)p->m);
     for (int64_t i = 0; i < p->m; i++) {
-        const int kind = below(6);
-        const float size = kind == 5 ? 300 : 0.1f + 4 * fabsf(uniform());
+        const int kind = below(7);
+        const float size = kind == 5 ? 300 : kind == 6 ? 0.01f : 0.1f + 4 * fabsf(uniform());
         float *s = p->x + i * p->ldx, *t = kd_t + i * kd_ldt;
         for (int64_t c = 0; c < p->n; c++) {
             t[c] = size * normalish();
-            s[c] = kind == 0 ? t[c] : kind == 1 ? t[c] + 1e-3f * normalish() : kind == 2 ? t[c] + 40 : size * normalish();
+            s[c] = kind == 0 ? t[c] : kind == 1 || kind == 6 ? t[c] + 1e-3f * normalish() : kind == 2 ? t[c] + 40 : size * normalish();
             if (kind == 3 && p->n > 1 && below(4) == 0)
                 s[c] = t[c] = -INFINITY;
         }
+        if (p->n && kind == 6)
+            s[below((int)p->n)] = below(2) ? 2 : -INFINITY;
         if (p->n)
             kd_labels[i] = below((int)p->n), s[kd_labels[i]] = t[kd_labels[i]] = size * normalish();
         kd_weight[i] = below(4) ? 0.5 * (1 + below(4)) : 0;
@@ -45,7 +47,7 @@ static double kd_lse(int64_t n, const float *x, double temperature)
 }
 
 /* One row in double: the loss; what its error is measured by; the slope; the q of classes for which the sign of q - p is nobody's to tell.
- * log p and log q may be -inf together only. */
+ * log p is not -inf unless log q is. */
 static void oracle_kd_row(int64_t n, const float *s, const float *t, int64_t label, const ec_kd *how, double *loss, double *size,
                           double *slope, double *unsure)
 {
@@ -57,10 +59,10 @@ static void oracle_kd_row(int64_t n, const float *s, const float *t, int64_t lab
             const double lq = s[c] / how->temperature - ls, lp = t[c] / how->teacher_temperature - lt, q = exp(lq), p = exp(lp);
             const int masked = s[c] == -INFINITY;
             const double d = masked ? 0 : lq - lp, m = how->beta * p + (1 - how->beta) * q;
-            const double apart = masked ? 0 : ((double)s[c] - (double)t[c]) / how->temperature;
+            const double apart = masked && t[c] == -INFINITY ? 0 : ((double)s[c] - (double)t[c]) / how->temperature;
             double value = 0, g = 0;
             switch (how->kind) {
-            case EC_KD_KL: value = -p * d; break;
+            case EC_KD_KL: value = masked && p > 0 ? INFINITY : -p * d; break;
             case EC_KD_REVERSE_KL: value = q * d, g = d; break;
             case EC_KD_TVD: value = 0.5 * fabs(p - q), g = q > p ? 0.5 : q < p ? -0.5 : 0; break;
             case EC_KD_MSE: value = apart * apart; break;
@@ -71,7 +73,7 @@ static void oracle_kd_row(int64_t n, const float *s, const float *t, int64_t lab
             if (pass == 0) {
                 kd += value;
                 mean += q * g;
-                distance += how->kind == EC_KD_MSE ? value : (p > q ? p : q) * fabs(d);
+                distance += how->kind == EC_KD_MSE ? value : masked ? p : (p > q ? p : q) * fabs(d);
                 soft += l1 - (double)s[c];
                 *unsure += fabs(d) < 1e-5 ? q : 0;
                 continue;
@@ -83,28 +85,30 @@ static void oracle_kd_row(int64_t n, const float *s, const float *t, int64_t lab
         }
     double hard = how->ce != 0 ? (1 - how->smoothing) * (l1 - (double)s[label]) : 0;
     hard += how->ce != 0 && how->smoothing != 0 ? how->smoothing * soft / (double)n : 0;
-    *loss = how->kd * kd + how->ce * hard;
-    *size = how->kd * distance + how->ce * hard;
+    *loss = (how->kd != 0 ? how->kd * kd : 0) + how->ce * hard;
+    *size = (how->kd != 0 ? how->kd * distance : 0) + how->ce * hard;
 }
 
 static void check_kd_results(const problem *p, const ec_kd *how, const double *loss, const float *grad, int64_t ldg)
 {
     check_gaps(grad, p->m, p->n, ldg, sizeof *grad);
     for (int64_t i = 0; i < p->m; i++) {
-        const double want = kd_weight[i] * kd_want[i], bound = kd_weight[i] * (2e-6 * kd_size[i] + 1e-12); /* what double itself can tell */
+        const double weight = kd_weight[i], want = weight != 0 ? weight * kd_want[i] : 0;
+        const double bound = weight != 0 ? weight * (2e-6 * kd_size[i] + 1e-12) : 0; /* 1e-12: what double itself can tell */
         if (!(fabs(loss[i] - want) <= bound) && !(isinf(want) && loss[i] == want))
             fail("loss[%lld] = %.9g instead of %.9g, bound %.3g", (long long)i, loss[i], want, bound);
         double top = 0, far = 1;
         for (int64_t c = 0; c < p->n; c++) {
             const double apart = fabs((double)p->x[i * p->ldx + c] - (double)kd_t[i * kd_ldt + c]) / how->temperature;
             far = isfinite(apart) && apart > far ? apart : far; /* what log(q / p) and the derivatives grow with */
-            top = fabs(kd_slope[i * p->n + c]) > top ? fabs(kd_slope[i * p->n + c]) : top;
+            const double steep = fabs(kd_slope[i * p->n + c]);
+            top = isfinite(steep) && steep > top ? steep : top;
         }
-        const double scale = how->scale * kd_weight[i], slack = 1e-5 * far + (how->kind == EC_KD_TVD ? kd_unsure[i] : 0);
+        const double scale = how->scale * weight, slack = 1e-5 * far + (how->kind == EC_KD_TVD ? kd_unsure[i] : 0);
         const double room = scale * (how->kd / how->temperature * slack + 1e-5 * how->ce + 1e-7 * top);
         for (int64_t c = 0; c < p->n; c++) {
-            const double got = (double)grad[i * ldg + c], slope = scale * kd_slope[i * p->n + c];
-            if (!(fabs(got - slope) <= room))
+            const double got = (double)grad[i * ldg + c], slope = scale != 0 ? scale * kd_slope[i * p->n + c] : 0;
+            if (!(fabs(got - slope) <= room) && !(isinf(slope) && got == slope))
                 fail("grad[%lld][%lld] = %.9g instead of %.9g, bound %.3g", (long long)i, (long long)c, got, slope, room);
         }
     }
@@ -141,12 +145,12 @@ static void check_kd(const problem *p)
         const float *student = in_place ? grad : p->x;
         const int64_t *labels = how.ce != 0 || below(2) ? kd_labels : NULL;
         const size_t size = ec_kd_loss_workspace(p->m, p->n, threads), one = ec_kd_loss_workspace(p->m, p->n, 1);
-        void *work = place(WORK, size);
+        void *work = place_work(size);
         enter();
         leave(ec_kd_loss(p->m, p->n, student, p->ldx, kd_t, kd_ldt, labels, kd_weight, &how, loss, grad, ldg, threads, work, size), EC_OK);
         check_kd_results(p, &how, loss, grad, ldg);
         enter();
-        leave(ec_kd_loss(p->m, p->n, p->x, p->ldx, kd_t, kd_ldt, labels, kd_weight, &how, alone, NULL, 0, 1, place(WORK, one), one), EC_OK);
+        leave(ec_kd_loss(p->m, p->n, p->x, p->ldx, kd_t, kd_ldt, labels, kd_weight, &how, alone, NULL, 0, 1, place_work(one), one), EC_OK);
         if (p->m && memcmp(loss, alone, 8 * (size_t)p->m))
             fail("the losses of one thread, without gradient, are others");
     }

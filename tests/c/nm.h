@@ -74,7 +74,7 @@ static void call_spmm_nm(const problem *p, const options *o, int plain, float *y
 {
     (void)plain;
     const size_t size = ec_spmm_nm_workspace(p->m, p->k, &nm, o->threads);
-    void *work = place(WORK, size);
+    void *work = place_work(size);
     enter();
     leave(ec_spmm_nm(p->m, p->n, p->k, p->x, p->ldx, &nm, o->bias ? p->bias : NULL, o->act, y, o->ldy, o->threads, work, size), EC_OK);
 }
@@ -119,7 +119,7 @@ static void check_spmm_nm8(const problem *p)
             pre[i] = one_nan(p->product[i] + (o.bias ? p->bias[i % p->n] : -0.0f));
         float *y = place(Y, 4 * extent(p->m, p->n, o.ldy));
         const size_t size = ec_spmm_nm_workspace(p->m, p->k, &nm, o.threads);
-        void *work = place(WORK, size);
+        void *work = place_work(size);
         enter();
         leave(ec_spmm_nm8(p->m, p->n, p->k, quantised ? NULL : p->x, p->ldx, quantised ? rows_q : NULL, quantised ? p->xscale : NULL,
                           quantised ? rows_zero : NULL, &nm, o.bias ? p->bias : NULL, o.act, y, o.ldy, o.threads, work, size), EC_OK);

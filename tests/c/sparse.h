@@ -85,7 +85,7 @@ static void call_spmm_csr(const problem *p, const options *o, int plain, float *
 {
     (void)plain;
     const size_t size = ec_spmm_csr_workspace(p->m, p->k, o->threads);
-    void *work = place(WORK, size);
+    void *work = place_work(size);
     enter();
     leave(ec_spmm_csr(p->m, p->n, p->k, p->x, p->ldx, &csr, o->bias ? p->bias : NULL, o->act, y, o->ldy, o->threads, work, size), EC_OK);
 }
@@ -105,7 +105,7 @@ static void check_columns(const problem *p)
         for (int64_t i = 0; i < p->m; i++)
             b[c * ldb + i] = p->x[i * p->ldx + c];
     const size_t size = ec_spmm_csr_workspace(p->m, p->k, threads);
-    void *work = place(WORK, size);
+    void *work = place_work(size);
     float *y = place(Y, 4 * extent(p->n, p->m, ldy));
     enter();
     leave(ec_spmm_csr(p->m, p->n, p->k, p->x, p->ldx, &csr, NULL, EC_ACT_NONE, rows, p->n, threads, work, size), EC_OK);
@@ -164,7 +164,7 @@ static void check_spmm_csr8(const problem *p)
             pre[i] = one_nan(p->product[i] + (o.bias ? p->bias[i % p->n] : -0.0f));
         float *y = place(Y, 4 * extent(p->m, p->n, o.ldy));
         const size_t size = ec_spmm_csr8_workspace(p->m, p->k, o.threads);
-        void *work = place(WORK, size);
+        void *work = place_work(size);
         enter();
         leave(ec_spmm_csr8(p->m, p->n, p->k, quantised ? NULL : p->x, p->ldx, quantised ? rows_q : NULL, quantised ? p->xscale : NULL,
                            quantised ? rows_zero : NULL, &csr, o.bias ? p->bias : NULL, o.act, y, o.ldy, o.threads, work, size), EC_OK);
