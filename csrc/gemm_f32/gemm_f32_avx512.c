@@ -50,7 +50,6 @@ EC_INLINE void tile(int mr, int nv, int unroll, const ec_gemm_f32_tile *t)
                     b[v] = _mm512_loadu_ps(w + v * t->panel + 16 * u);
                 if (mr < 4 && t->far) { /* more rows have `ahead` */
                     _mm_prefetch((const char *)(w + 16 * u) + 8192, _MM_HINT_T0);
-                    if (u % 2 == 0)
                         _mm_prefetch((const char *)(w + 16 * u) + EC_FAR_AHEAD, _MM_HINT_T1);
                 }
                 if (mr > 3 && t->fresh) /* which brought them into L2 */

@@ -54,7 +54,7 @@ EC_INLINE void tile(int mr, int nv, int unroll, const ec_gemm_s8c_tile *t)
                  * slower. */
                 if (mr == 1 || (mr < 4 && t->far))
                     _mm_prefetch((const char *)w + 64 * u + 8192, _MM_HINT_T0);
-                if (mr < 4 && u % 2 == 0 && t->far)
+                if (mr < 4 && t->far)
                     _mm_prefetch((const char *)w + 64 * u + EC_FAR_AHEAD, _MM_HINT_T1);
                 if (mr > 3 && t->fresh) /* `ahead` has brought them into L2 */
 #pragma GCC unroll 3

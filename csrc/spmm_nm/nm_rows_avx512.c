@@ -46,7 +46,7 @@ EC_INLINE void rows(int mr, int bits, int chains, const ec_nm_rows *p)
         _mm_prefetch((const char *)word + AHEAD / 16 + 64, _MM_HINT_T0);
 #pragma GCC unroll 16
         for (int c = 0; c < each; c++)
-            one(mr, bits, x + window[c], p->ldx, base[c], w + EC_PANEL * c, far && c % 2 == 0,
+            one(mr, bits, x + window[c], p->ldx, base[c], w + EC_PANEL * c, far,
                 _mm512_srli_epi32(places, (unsigned)(8 * (c % 4) + bits * (c / 4))), acc[c % chains]);
     }
     if (e < p->kept) {

@@ -41,7 +41,7 @@ EC_INLINE void tile(int mr, int unroll, const ec_gemm_f32_tile *t, const int32_t
                     _mm_prefetch((const char *)(w + 16 * u) + AHEAD, _MM_HINT_T0);
                 if (mr > 3 && t->fresh)
                     _mm_prefetch((const char *)(w + 16 * u) + EC_NEAR_AHEAD, _MM_HINT_T0);
-                if (mr <= 3 && u % 2 == 0 && t->far)
+                if (mr <= 3 && t->far)
                     _mm_prefetch((const char *)(w + 16 * u) + EC_FAR_AHEAD, _MM_HINT_T1);
 #pragma GCC unroll 12
                 for (int i = 0; i < mr; i++)

@@ -69,7 +69,7 @@ EC_INLINE void few_rows(int mr, int bits, int shared, const ec_nm8_panel *p)
             const __m512i take = decode(places, bits, u, p->base[q + u]);
             const uint8_t *window = x + p->window[q + u];
             _mm_prefetch((const char *)p->tile.w + 64 * (q + u) + AHEAD * (1 + shared), _MM_HINT_T0);
-            if (u % 2 == 0 && p->tile.far)
+            if (p->tile.far)
                 _mm_prefetch((const char *)p->tile.w + 64 * (q + u) + EC_FAR_AHEAD, _MM_HINT_T1);
 #pragma GCC unroll 2
             for (int i = 0; i < mr; i++)
