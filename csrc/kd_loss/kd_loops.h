@@ -1,5 +1,6 @@
 /* The passes over a block of a row, once for all ISAs. Included by their files inside the target region, after LANES, vf (a vector of LANES
- * floats) and vfma, vmax, vpick (a > b ? x : y), vlookup (of 8 values, by the lowest bits), vstream. The rest is what gcc and clang know of vectors. */
+ * floats) and vfma, vmax, vpick (a > b ? x : y), vlookup (of 8 values, by the lowest bits), vstream. The rest is what gcc and clang know of
+ * vectors. */
 typedef int32_t vi __attribute__((vector_size(4 * LANES)));
 typedef uint32_t vu __attribute__((vector_size(4 * LANES))); /* bits: these may wrap */
 

@@ -14,8 +14,8 @@ static int64_t blocks_of(int64_t n) { return ec_div_up(n, EC_KD_BLOCK); }
 static int64_t pitch(int64_t n) { return n + 80; } /* rows of scratch a power of two apart would share sets of the cache */
 static int64_t scratch_floats(int64_t n)
 {
-    const int64_t row = 2 * (pitch(n) + blocks_of(n));
-    return n <= EC_KD_SHORT && row < 4 * n * EC_KD_LANES ? 4 * n * EC_KD_LANES : row;
+    const int64_t one = 2 * (pitch(n) + blocks_of(n));
+    return n <= EC_KD_SHORT && one < 4 * n * EC_KD_LANES ? 4 * n * EC_KD_LANES : one;
 }
 
 double ec_kd_in_bits(double temperature, float *scale, float *least)

@@ -24,7 +24,9 @@ EC_INLINE void vstream(float *p, vf v) { _mm512_stream_ps(p, v); }
 #include "kd_loops.h"
 #include "kd_short.h"
 
-const ec_kd_loss_impl ec_kd_loss_avx512 = {maxima, forward, squares, refine, rest, pair, gradient, LANES, short_forward, short_log, short_refine, short_rest,
-                                           short_gradient};
+const ec_kd_loss_impl ec_kd_loss_avx512 = {
+    maxima, forward, squares, refine, rest, pair, gradient, LANES,
+    short_forward, short_log, short_refine, short_rest, short_gradient,
+};
 EC_TARGET_END
 #endif

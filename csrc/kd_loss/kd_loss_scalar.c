@@ -21,5 +21,7 @@ EC_INLINE void turn(const float *const *from, float *const *to) { to[0][0] = fro
 #include "kd_loops.h"
 #include "kd_short.h"
 
-const ec_kd_loss_impl ec_kd_loss_scalar = {maxima, forward, squares, refine, rest, pair, gradient, LANES, short_forward, short_log, short_refine, short_rest,
-                                           short_gradient};
+const ec_kd_loss_impl ec_kd_loss_scalar = {
+    maxima, forward, squares, refine, rest, pair, gradient, LANES,
+    short_forward, short_log, short_refine, short_rest, short_gradient,
+};

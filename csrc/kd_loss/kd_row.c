@@ -1,6 +1,6 @@
-/* The passes over a row of the distillation loss. The logits are read from memory once, block by block: e^x of student and teacher go to the
- * scratch of the row (two rows, which stay in L2), relative to the largest logits met so far. When all sums are known a last pass makes the
- * gradient of the scratch: multiplications and additions, written once, past the caches if it is large. */
+/* The passes over a row of the distillation loss. The logits are read from memory once, block by block: e^x of student and teacher go to
+ * the scratch of the row (two rows, which stay in L2), relative to the largest logits met so far. When all sums are known a last pass makes
+ * the gradient of the scratch: multiplications and additions, written once, past the caches if it is large. */
 #include "kd_job.h"
 #ifdef EC_X86
 #include <immintrin.h>

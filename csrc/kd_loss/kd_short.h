@@ -80,7 +80,8 @@ static void short_forward(int64_t n, const float *const *s, const float *const *
         short_forward_as(power, n, r, l);
 }
 
-/* Natural logarithms of normal numbers, at most 1e-12 off: x = 2^e m, log m = 2 artanh((m - 1) / (m + 1)). libm's takes a value at a time. */
+/* Natural logarithms of normal numbers, at most 1e-12 off: x = 2^e m, log m = 2 artanh((m - 1) / (m + 1)). libm's takes a value at a
+ * time. */
 static void short_log(double *x)
 {
     for (int i = 0; i < LANES; i++) {
