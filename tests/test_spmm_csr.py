@@ -158,6 +158,12 @@ def test_which_int8_weights_become_dense(impl):
         assert ec.info()["ops"]["spmm_csr8"]["variant"] == max(served, key=ec.info()["isa"]["compiled"].index)
 
 
+def test_int8_workspace_of_many_inputs():
+    """More inputs than weights are made dense of: no room for these, which for each thread is that of 48 rows."""
+    backend = pytest.importorskip("edgecomp._c_backend")
+    assert backend.lib.ec_spmm_csr8_workspace(2, 10_000_000, 64) < 2e9
+
+
 @pytest.mark.parametrize("activation", EXACT)
 def test_activations_that_are_exact(impl, activation):
     for m in (1, 20):

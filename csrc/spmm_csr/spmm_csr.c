@@ -62,7 +62,8 @@ static size_t workspace(int64_t m, int64_t k, int threads, int int8)
     const size_t tokens = (size_t)(ec_div_up(m, unit(m, int8)) * unit(m, int8)), limit = (size_t)ec_thread_limit(threads);
     const size_t wide = (size_t)ec_panel_bytes(k, 1);
     const size_t x = int8 ? (3 * tokens + limit) * wide + 64 + 8 * (tokens + (size_t)m) : 4 * tokens * (size_t)k;
-    const size_t bytes = 64 + x + 4 * limit * (SUMS + TURNED), made = int8 ? ec_gemm_s8c_made_workspace(m, k, threads) : 0;
+    const int dense = int8 && k <= EC_S8C_EXACT_K;
+    const size_t bytes = 64 + x + 4 * limit * (SUMS + TURNED), made = dense ? ec_gemm_s8c_made_workspace(m, k, threads) : 0;
     return bytes > made ? bytes : made; /* more than rows need */
 }
 
