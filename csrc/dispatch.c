@@ -462,13 +462,14 @@ const char *ec_variant(const char *op)
     CHOOSE(ACTIVATION, act)
     CHOOSE(KD_LOSS, kd)
     CHOOSE(CRC32, crc)
+    const int dense = ec_use_csr8_dense_tokens()[3] ? GEMM_S8C[s8c].isa : SCALAR; /* what sparse weights that become dense run as */
     const struct { const char *op; int isa; } served[] = {
         {"gemm_f32", GEMM_F32[f32].isa},
         {"gemm_s8c", GEMM_S8C[s8c].isa},
         {"gemm_s4g", GEMM_S4G[s4g].isa},
         {"gemm_s8g", GEMM_S8G[s8g].isa},
         {"spmm_csr", later(SPMM_CSR[csr].isa, SPMV_CSR[row].isa)},
-        {"spmm_csr8", later(SPMM_CSR8[csr8].isa, SPMV_CSR[row].isa)},
+        {"spmm_csr8", later(dense, later(SPMM_CSR8[csr8].isa, SPMV_CSR[row].isa))},
         {"spmm_nm", later(GEMM_F32[f32].isa, NM_LANES[lanes].isa)}, /* the dense tile, or kernels of its own */
         {"spmm_nm8", later(GEMM_S8C[gemm_s8c_entry(1)].isa, later(SPMM_NM8[nm8].isa, PLANES_S8[planes].isa))}, /* likewise */
         {"quantize_rows", QUANTIZE_ROWS[rows].isa},

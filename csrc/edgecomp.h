@@ -197,7 +197,7 @@ void ec_csr_derive(int kind, int64_t n, int64_t k, const ec_csr *w, void *memory
 /* y = act(x w^T + bias), x and w float32: what x holds where w has no entry plays no part. The order of summation depends on w, the
  * ISA, the kind above and whether m is 1: the same bits for every thread count. */
 size_t ec_spmm_csr_workspace(int64_t m, int64_t k, int threads);
-int ec_spmm_csr_threads(int64_t m, int64_t n, int64_t k, int threads); /* n * k: the entries */
+int ec_spmm_csr_threads(int64_t m, int64_t n, int64_t k, const ec_csr *w, int threads); /* of both kinds of values */
 int ec_spmm_csr(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const ec_csr *w, const float *bias, int act, float *y,
                 int64_t ldy, int threads, void *workspace, size_t size);
 
@@ -209,7 +209,6 @@ int ec_spmm_csr_columns(int64_t m, int64_t n, int64_t k, const float *b, int64_t
 /* As ec_spmm_csr with int8 codes and x quantised per row: x float32 [m][ldx]; or NULL, and xq[m][k], xscale[m], xzero[m] are the quantised
  * rows. As in ec_gemm_s8c the sums are exact integers, and y has the same bits on every ISA, thread count and m. */
 size_t ec_spmm_csr8_workspace(int64_t m, int64_t k, int threads);
-int ec_spmm_csr8_threads(int64_t m, int64_t n, int64_t k, int threads);
 int ec_spmm_csr8(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const uint8_t *xq, const float *xscale,
                  const uint8_t *xzero, const ec_csr *w, const float *bias, int act, float *y, int64_t ldy, int threads, void *workspace,
                  size_t size);

@@ -217,6 +217,11 @@ def csr_form(w: CSRWeight, m: int) -> str:
     return CSR_KINDS[lib.ec_csr_kind(m, *w.shape, _csr_pointers(w))]
 
 
+def csr_threads(w: CSRWeight, m: int, limit: int) -> int:
+    """How many threads m rows of x use."""
+    return int(lib.ec_spmm_csr_threads(m, *w.shape, _csr_pointers(w), limit))
+
+
 def _csr_pointers(w: CSRWeight) -> Any:
     """The struct ec_csr."""
     if w.pointers is None:

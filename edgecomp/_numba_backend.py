@@ -278,6 +278,11 @@ def csr_form(w: CSRWeight, m: int) -> str:
     return "read as blocks of rows and inputs, derived at the first call" if _reads_blocks(w, m) else "read row by row, as it is stored"
 
 
+def csr_threads(w: CSRWeight, m: int, limit: int) -> int:
+    """How many threads m rows of x use."""
+    return threads_for(w.op, m, w.nnz, 1, limit)
+
+
 def nm_form(w: NMWeight, m: int, compute: str) -> Any:
     """What an N:M weight runs as. Few rows leave lanes empty, and patterns of more than two thirds nothing to gain over dense int8."""
     if compute != "int8":
@@ -340,7 +345,7 @@ def _entries(w: CSRWeight) -> tuple[Any, ...]:
 
 
 def spmm_csr(x: Float32, w: CSRWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
-    limit, blocks = threads_for("spmm_csr", len(y), w.nnz, 1, threads), _blocks(w, len(y))
+    limit, blocks = csr_threads(w, len(y), threads), _blocks(w, len(y))
     if blocks is not None:
         _spmm_blocks(x, blocks, bias, activation, y, limit)
         return
@@ -351,7 +356,7 @@ def spmm_csr(x: Float32, w: CSRWeight, bias: Float32 | None, activation: str | N
 
 def spmm_csr8(x: Float32 | QuantizedRows, w: CSRWeight, bias: Float32 | None, activation: str | None, y: Float32, threads: int = 0) -> None:
     m, (n, k) = len(y), w.shape
-    limit, blocks = threads_for("spmm_csr8", m, w.nnz, 1, threads), _blocks(w, m)
+    limit, blocks = csr_threads(w, m, threads), _blocks(w, m)
     if blocks is not None:
         _spmm_blocks8(x, blocks, w.scale, k, bias, activation, y, limit)
         return

@@ -406,7 +406,7 @@ def explain(x: Any, w: Any, *, compute: str | None = None, threads: int | None =
     family = {"gemm_s8c_f32": "gemm_f32", "gemm_sg_f32": "gemm_f32"}.get(op, op)
     if isinstance(weight, CSRWeight):
         notes.append(f"w: {use.csr_form(weight, m)}")
-        n, k = weight.nnz, 1  # the work is that of the entries
-    elif isinstance(weight, NMWeight):
-        k = weight.kept
-    return Explanation(op, backend.name_of(use), use.variant(family, m, weight), use.threads_for(family, m, n, k, limit), tuple(notes))
+        used = use.csr_threads(weight, m, limit)
+    else:
+        used = use.threads_for(family, m, n, weight.kept if isinstance(weight, NMWeight) else k, limit)
+    return Explanation(op, backend.name_of(use), use.variant(family, m, weight), used, tuple(notes))

@@ -234,6 +234,11 @@ def csr_form(w: CSRWeight, m: int) -> str:
     return "read row by row, as it is stored"
 
 
+def csr_threads(w: CSRWeight, m: int, limit: int) -> int:
+    """How many threads m rows of x use."""
+    return 1
+
+
 def nm_form(w: NMWeight, m: int, compute: str) -> NMWeight:
     """What an N:M weight runs as."""
     return w

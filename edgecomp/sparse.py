@@ -28,9 +28,9 @@ class CSRWeight(Weight):
     (8 and 5); a row takes 4 bytes (int8: 8) more. The compiled kernels derive a second form when a weight meets many rows of x for the
     first time (C and Numba each their own): 6 bytes more for an entry, with int8 values 3 (filled up to fours), and 4 for each row of a
     block of inputs; in C with AVX-512 up to 6, and 5, when one that has 15 % of the weights meets more than 32 rows; a bit for each
-    weight when one that has two fifths of them meets one row, or with AVX-512 15 %, with int8 values a sixteenth, and meets a few, and the
-    int8 values once more when it meets more (without VBMI2 a byte for each weight, of a quarter of them and more); and with AVX-512 the
-    entries once more when a weight with fewer and at most 65536 inputs (with AVX512-FP16 any number) meets one row or two.
+    weight when one that has two fifths of them meets one row, or with AVX-512 15 %, with int8 values a sixteenth, and meets a few, and
+    another bit and the int8 values once more when it meets more (without VBMI2 a byte for each weight, of a quarter of them and more); and
+    with AVX-512 the entries once more when a weight with fewer and at most 65536 inputs (with AVX512-FP16 any number) meets one row or two.
     compute="float32" derives the float32 values of int8 entries, 4 bytes each, and the form of these. From then on `nbytes` counts them;
     `explain` tells which one a call reads.
     """

@@ -203,7 +203,7 @@ LINES = {  # op, density or pattern, rows: the line of its kernel, of all that A
     ("csr8", 0.05, 64): "avx512vnni",
     ("nm", "2:4", 8): "avx512fp16",
     ("nm", "2:4", 64): "avx512fp16",
-    ("nm8", "1:4", 8): "avx512vbmi",
+    ("nm8", "1:4", 8): "avx512fp16",
     ("nm8", "1:4", 64): "avx512fp16",
 }
 

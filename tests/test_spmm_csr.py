@@ -144,15 +144,25 @@ def test_which_int8_weights_become_dense(impl):
     }.get(line, {0.2: 16, 0.3: 32, 0.5: 999} if line.startswith("avx512") else {})
     with use(impl):
         masks = "mask" in str(ec.explain(np.zeros((1, 1000), f), weights[0.5]))  # AVX-512 VNNI and VBMI2
+        served = set()
         for density, w in weights.items():
-            for m in (2, 4, 5, 8, 9, 16, 17, 32, 33, 999):
+            for m in (1, 2, 4, 5, 8, 9, 16, 17, 32, 33, 999):
                 fewest = 2 if not masks else 9 if density >= 0.15 and line != "amx" else 5
                 dense = fewest <= m <= most.get(density, 0) and (masks or density > 0.25)
-                e = ec.explain(np.zeros((m, 1000), f), w)
+                e = ec.explain(np.zeros((m, 1000), f), w, threads=4)
+                served.add(e.variant)
                 how = "made dense from a bit" if masks else "made dense, derived"
                 assert ("made dense" in str(e), how in str(e)) == (dense, dense), (density, m, e)
                 if dense:
-                    assert e.variant == ec.explain(np.zeros((m, 1000), f), ec.quantize(w.dequantize())).variant
+                    as_dense = ec.explain(np.zeros((m, 1000), f), ec.quantize(w.dequantize()), threads=4)
+                    assert (e.variant, e.threads) == (as_dense.variant, as_dense.threads)
+        assert ec.info()["ops"]["spmm_csr8"]["variant"] == max(served, key=ec.info()["isa"]["compiled"].index)
+
+
+def test_int8_workspace_of_many_inputs():
+    """More inputs than weights are made dense of: no room for these, which for each thread is that of 48 rows."""
+    backend = pytest.importorskip("edgecomp._c_backend")
+    assert backend.lib.ec_spmm_csr8_workspace(2, 10_000_000, 64) < 2e9
 
 
 @pytest.mark.parametrize("activation", EXACT)

@@ -46,7 +46,8 @@ static int kind_for_one(int64_t n, int64_t k, const ec_csr *w)
 }
 
 /* Of several tokens: blocks take for two what they take for sixteen. Masks are read once for four tokens, which takes as long whatever is
- * stored: in float32 as long as blocks of a seventh of the weights, in int8 of a tenth. Slices are read twice for two. */
+ * stored: in float32 as long as blocks of a seventh of the weights, in int8 of a tenth. Slices are read twice for two. Where a tenth
+ * of the weights is made dense (AMX), that is faster from five tokens on. */
 static int64_t most_by_token(int one, int64_t n, int64_t k, const ec_csr *w)
 {
     const double stored = density(n, k, w);

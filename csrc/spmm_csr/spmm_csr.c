@@ -62,7 +62,8 @@ static size_t workspace(int64_t m, int64_t k, int threads, int int8)
     const size_t tokens = (size_t)(ec_div_up(m, unit(m, int8)) * unit(m, int8)), limit = (size_t)ec_thread_limit(threads);
     const size_t wide = (size_t)ec_panel_bytes(k, 1);
     const size_t x = int8 ? (3 * tokens + limit) * wide + 64 + 8 * (tokens + (size_t)m) : 4 * tokens * (size_t)k;
-    const size_t bytes = 64 + x + 4 * limit * (SUMS + TURNED), made = int8 ? ec_gemm_s8c_made_workspace(m, k, threads) : 0;
+    const int dense = int8 && k <= EC_S8C_EXACT_K;
+    const size_t bytes = 64 + x + 4 * limit * (SUMS + TURNED), made = dense ? ec_gemm_s8c_made_workspace(m, k, threads) : 0;
     return bytes > made ? bytes : made; /* more than rows need */
 }
 
@@ -260,8 +261,13 @@ static void spmm_chunk(void *ctx, int64_t chunk, int thread)
         j->activation(j->act, tokens, rows, j->y + token0 * j->ldy + row0, j->ldy);
 }
 
-int ec_spmm_csr_threads(int64_t m, int64_t n, int64_t k, int threads) { return ec_csr_threads((double)m, (double)n * (double)k, threads); }
-int ec_spmm_csr8_threads(int64_t m, int64_t n, int64_t k, int threads) { return ec_spmm_csr_threads(m, n, k, threads); }
+int ec_spmm_csr_threads(int64_t m, int64_t n, int64_t k, const ec_csr *w, int threads)
+{
+    const int kind = ec_csr_kind(m, n, k, w);
+    if (kind == EC_CSR_DENSE || kind == EC_CSR_PANELS)
+        return ec_gemm_s8c_threads(m, n, k, threads);
+    return ec_csr_threads(ec_csr_by_token(kind) ? 1 : (double)m, (double)w->indptr[n], threads);
+}
 
 /* Lanes of the widest group. Where entries are few, blocks of inputs are long, and narrow groups keep them in L2. */
 static int most_lanes(const job *j)
