@@ -280,7 +280,7 @@ static const struct { int isa; ec_nm_inputs_fn *fn; } NM_INPUTS[] = {
 #define NM8_AVX2 .flip = 0x80, .window = 16, .whole = 2, .block = 64, .panels = 1, .halves = 1
 static const struct { int isa; ec_spmm_nm8_impl impl; } SPMM_NM8[] = {
 #ifdef EC_X86
-    {AVX512FP16, {ec_spmm_nm8_avx512vbmi, NM8_AVX512VBMI, .half = 0}}, /* a port for dot products alone */
+    {AVX512FP16, {ec_spmm_nm8_avx512vbmi, NM8_AVX512VBMI, .half = 0}}, /* dense int8 is as fast where half is kept */
     {AVX512VBMI, {ec_spmm_nm8_avx512vbmi, NM8_AVX512VBMI, .half = 1}},
     {AVXVNNI_EVEX, {ec_spmm_nm8_avx2, NM8_AVX2, .shared = 0}}, /* a dot product for the dense tile */
     {AVXVNNI, {ec_spmm_nm8_avx2, NM8_AVX2, .shared = 0}},
