@@ -50,6 +50,7 @@ WORK = {
     ("spmv_csr", "avx512"): ("vfmadd", 1, ALL),
     ("spmv_csr", "avx512fp16"): ("vfmadd", 1, NOTHING),
     ("spmv_masks8", "avx512vnni"): ("vpdpbusd", 16, NOTHING),
+    ("csr8_panels", "avx512vnni"): ("vpexpandb", 1, NOTHING),
     ("csr_pairs", "avx512"): ("vfmadd", 16, NOTHING),
     ("csr_turn", "avx512"): ("vshuff", 32, ALL),
     ("spmv_masks", "avx2"): ("vfmadd", 4, NOTHING),

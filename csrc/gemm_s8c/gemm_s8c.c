@@ -142,12 +142,12 @@ static void gemm_chunk(void *ctx, int64_t chunk, int thread)
     const int64_t group = own.group, next = ec_grid_next(&j->grid, chunk), tile0 = own.tile0, tile1 = own.tile1;
     const int64_t panel0 = ec_part(j->panels, j->groups, group), col0 = panel0 * EC_PANEL, panel_bytes = j->quads * 64;
     const int nv = (int)(ec_part(j->panels, j->groups, group + 1) - panel0);
+    const int8_t *w = group_weights(j, group, panel0, nv, thread);
     /* The weights this thread most likely takes next come into L2 while it works on these. One or two rows are bound by
      * memory and do best as one plain stream. */
     const int64_t ahead0 = next > group && j->m > 3 && !j->maker ? ec_part(j->panels, j->groups, next) : j->panels;
-    const char *ahead = j->maker ? NULL : (const char *)j->w + ahead0 * panel_bytes;
+    const char *ahead = (const char *)(j->maker ? w : j->w + ahead0 * panel_bytes);
     const int64_t ahead_bytes = EC_MIN(j->panels - ahead0, nv) * panel_bytes / (tile1 - tile0) & -64;
-    const int8_t *w = group_weights(j, group, panel0, nv, thread);
     int mr_before = 0;
     float quantised[EC_S8C_ROWS * EC_TILE_COLS];
 
