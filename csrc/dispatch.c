@@ -493,7 +493,7 @@ static const char *csr_variant(int int8, int64_t m, int kind)
     CHOOSE(SPMV_MASKS8, masks8)
     if (kind == EC_CSR_ROWS || kind == EC_CSR_SELL)
         return ISA_NAMES[SPMV_CSR[row].isa];
-    if (kind == EC_CSR_DENSE || kind == EC_CSR_PANELS)
+    if (ec_csr_made_dense(kind))
         return ISA_NAMES[GEMM_S8C[gemm_s8c_entry(m)].isa];
     if (kind == EC_CSR_MASKS)
         return ISA_NAMES[int8 ? SPMV_MASKS8[masks8].isa : SPMV_MASKS[masks].isa];

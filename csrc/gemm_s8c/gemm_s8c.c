@@ -199,7 +199,7 @@ int ec_gemm_s8c_threads(int64_t m, int64_t n, int64_t k, int threads)
 
 static int run(job *j, int threads, void *workspace, size_t size)
 {
-    if (size < ec_gemm_s8c_workspace(j->m, j->k))
+    if (size < (j->maker ? ec_gemm_s8c_made_workspace(j->m, j->k, threads) : ec_gemm_s8c_workspace(j->m, j->k)))
         return EC_E_WORKSPACE;
     if (j->m == 0 || j->n == 0)
         return EC_OK;
@@ -254,5 +254,5 @@ int ec_gemm_s8c_made(int64_t m, int64_t n, int64_t k, const float *x, int64_t ld
     threads = ec_thread_limit(threads); /* once: another thread may set the default meanwhile, and what is made is counted by it */
     job j = {.m = m, .n = n, .k = k, .x = x, .ldx = x ? ldx : k, .xq = xq, .xscale = xscale, .xzero = xzero, .maker = w, .wscale = wscale,
              .wsum = wsum, .bias = bias, .act = act, .y = y, .ldy = ldy};
-    return size < ec_gemm_s8c_made_workspace(m, k, threads) ? EC_E_WORKSPACE : run(&j, threads, workspace, size);
+    return run(&j, threads, workspace, size);
 }

@@ -10,7 +10,6 @@
  * Each part begins at a multiple of 8 bytes. Rows with many entries make a block short: a block is a share of the work. Single rows of a
  * block are sorted by their entries, most first. */
 #include "spmm_csr.h"
-#include "../gemm_s8c/gemm_s8c.h"
 #include "../spmm_csr8/spmm_csr8.h"
 
 enum {
@@ -21,76 +20,16 @@ enum {
 
 static size_t round8(size_t bytes) { return (bytes + 7) & ~(size_t)7; }
 
-static double density(int64_t n, int64_t k, const ec_csr *w) { return ((double)w->indptr[n] + 1) / ((double)n * (double)k); }
-
-/* Inputs of a block: few enough for L1 (64 tokens of 4 bytes each, 32 of 2, 64 of 1), but enough for a dozen entries, or six quads, in
- * each row. */
-static int64_t block_inputs(int kind, int64_t n, int64_t k, const ec_csr *w)
+/* Few enough for L1 (64 tokens of 4 bytes each, 32 of 2, 64 of 1), but enough for a dozen entries, or six quads, in each row. */
+int64_t ec_csr_block_inputs(int kind, int64_t n, int64_t k, const ec_csr *w)
 {
     if (kind == EC_CSR_PAIRS) /* 128 tokens */
-        return density(n, k, w) < 0.4 ? 64 : 56;
+        return ec_csr_density(n, k, w) < 0.4 ? 64 : 56;
     const int64_t least = w->codes ? 512 : 128, most = 32768;
-    const double inputs = (w->codes ? 24 : 12) / density(n, k, w);
+    const double inputs = (w->codes ? 24 : 12) / ec_csr_density(n, k, w);
     const int64_t wanted = inputs > (double)most ? most : ((int64_t)inputs + 15) / 16 * 16;
     return wanted < least ? least : EC_MIN(wanted, most);
 }
-
-/* One token reads the CSR arrays, or masks where two fifths of the weights are stored: spreading the values of eight inputs costs less than
- * fetching their activations one by one then, and a bit for each weight is less to read than the indices. In int8 it is 64 inputs that are
- * spread at once, and a sixteenth of the weights is enough. With AVX-512 slices take the place of rows, of matrices with wide indices only
- * where gathers are fast. */
-static int kind_for_one(int64_t n, int64_t k, const ec_csr *w)
-{
-    const int masks = w->codes ? density(n, k, w) >= 1. / 16 && ec_use_spmv_masks8() : density(n, k, w) >= 0.4 && ec_use_spmv_masks();
-    return w->codes && k > EC_S8C_EXACT_K ? EC_CSR_ROWS : masks ? EC_CSR_MASKS : ec_use_spmv_sell(w) ? EC_CSR_SELL : EC_CSR_ROWS;
-}
-
-/* Of several tokens: blocks take for two what they take for sixteen. Masks are read once for four tokens, which takes as long whatever is
- * stored: in float32 as long as blocks of a seventh of the weights, in int8 of a tenth. Slices are read twice for two. Where a tenth
- * of the weights is made dense (AMX), that is faster from five tokens on. */
-static int64_t most_by_token(int one, int64_t n, int64_t k, const ec_csr *w)
-{
-    const double stored = density(n, k, w);
-    if (w->codes)
-        return one != EC_CSR_MASKS ? 1 : stored < 0.15 || ec_use_csr8_dense_tokens()[0] ? EC_MASKS_TOKENS : 2 * EC_MASKS_TOKENS;
-    return one == EC_CSR_ROWS || stored < 0.1 ? 1 : 2;
-}
-
-/* int8, more tokens than these: where many weights are stored, a dense product takes less than blocks, most of all with AMX. From masks
- * the weights become dense in the time of one or two tokens. Kept dense they take a byte each, as blocks of a third of them do
- * (bench/TRIED.md). */
-static int64_t most_as_dense(int64_t n, int64_t k, const ec_csr *w)
-{
-    static const double FROM[] = {0.09, 0.15, 0.25, 0.4};
-    int at = 3;
-    while (at >= 0 && density(n, k, w) < FROM[at])
-        at--;
-    if (!w->codes || k > EC_S8C_EXACT_K || at < (ec_use_csr8_panels() ? 0 : 2))
-        return 0;
-    return ec_use_csr8_dense_tokens()[at];
-}
-
-/* Rows are read for several tokens too where blocks of inputs would be emptier than one entry a row, and int8 sums that need 64 bits. Pairs
- * gain where two rows have inputs in common, and tokens enough to fill the registers. */
-int ec_csr_kind(int64_t m, int64_t n, int64_t k, const ec_csr *w)
-{
-    if (n == 0 || k == 0)
-        return EC_CSR_ROWS;
-    if (m > 1 && m <= EC_MASKS_TOKENS && !w->codes && density(n, k, w) >= 0.15 && ec_use_spmm_masks())
-        return EC_CSR_MASKS;
-    const int one = kind_for_one(n, k, w);
-    if (m <= most_by_token(one, n, k, w))
-        return one;
-    if (m <= most_as_dense(n, k, w))
-        return ec_use_csr8_panels() ? EC_CSR_PANELS : EC_CSR_DENSE;
-    if ((w->codes && k > EC_S8C_EXACT_K) || w->indptr[n] < n * (ec_div_up(k, block_inputs(EC_CSR_BLOCKS, n, k, w)) - 1))
-        return EC_CSR_ROWS;
-    if (w->codes)
-        return ec_use_csr8_finish() ? EC_CSR_SIGNED : EC_CSR_BLOCKS;
-    return m > 32 && density(n, k, w) >= 0.15 && ec_use_csr_pairs() ? EC_CSR_PAIRS : EC_CSR_BLOCKS;
-}
-
-int ec_csr_by_token(int kind) { return kind == EC_CSR_ROWS || kind == EC_CSR_MASKS || kind == EC_CSR_SELL; }
 
 /* The row after a block that begins at `row`. */
 static int64_t block_end(int64_t n, const ec_csr *w, int64_t row)
@@ -161,7 +100,7 @@ static size_t part_bytes(int kind, int64_t n, int int8, const ec_csr_parts *p, i
 
 static size_t form_bytes(int kind, int64_t n, int64_t k, const ec_csr *w)
 {
-    ec_csr_parts p = {.block_k = block_inputs(kind, n, k, w), .blocks_n = count_blocks(n, w)};
+    ec_csr_parts p = {.block_k = ec_csr_block_inputs(kind, n, k, w), .blocks_n = count_blocks(n, w)};
     p.blocks_k = ec_div_up(k, p.block_k);
     int64_t locals;
     const size_t entries = (size_t)count_entries(kind, n, k, w, p.block_k, &locals);
@@ -220,7 +159,7 @@ static void form(int kind, int64_t n, int64_t k, const ec_csr *w, void *memory)
 {
     const int int8 = w->codes != NULL, pairs = kind == EC_CSR_PAIRS;
     int64_t *header = memory;
-    header[2] = block_inputs(kind, n, k, w);
+    header[2] = ec_csr_block_inputs(kind, n, k, w);
     header[0] = count_blocks(n, w);
     header[1] = ec_div_up(k, header[2]);
     header[3] = 0;

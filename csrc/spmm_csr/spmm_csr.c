@@ -264,7 +264,7 @@ static void spmm_chunk(void *ctx, int64_t chunk, int thread)
 int ec_spmm_csr_threads(int64_t m, int64_t n, int64_t k, const ec_csr *w, int threads)
 {
     const int kind = ec_csr_kind(m, n, k, w);
-    if (kind == EC_CSR_DENSE || kind == EC_CSR_PANELS)
+    if (ec_csr_made_dense(kind))
         return ec_gemm_s8c_threads(m, n, k, threads);
     return ec_csr_threads(ec_csr_by_token(kind) ? 1 : (double)m, (double)w->indptr[n], threads);
 }
@@ -289,7 +289,7 @@ static int run(job *j, int threads, void *memory, size_t size)
     j->quantize = ec_use_quantize_rows();
     j->activation = ec_use_activation();
     j->kind = ec_csr_kind(j->m, j->n, j->k, j->w);
-    if ((j->kind == EC_CSR_DENSE || j->kind == EC_CSR_PANELS) && j->w->derived[j->kind])
+    if (ec_csr_made_dense(j->kind) && j->w->derived[j->kind])
         return ec_csr8_as_dense(j->kind, j->m, j->n, j->k, j->x, j->ldx, j->xq, j->xscale, j->xzero, j->w->derived[j->kind], j->bias,
                                 j->act, j->y, j->ldy, threads, memory, size);
     if (ec_csr_by_token(j->kind) || !j->w->derived[j->kind])

@@ -85,6 +85,18 @@ ec_csr_parts ec_csr_open(int kind, int64_t n, int int8, const void *form);
 
 enum { EC_FORM_ROWS = 128 }; /* most rows of a block, even */
 
+/* Inputs of a block. */
+int64_t ec_csr_block_inputs(int kind, int64_t n, int64_t k, const ec_csr *w);
+
+/* Whether the kind is one that gemm_s8c multiplies, see csr8_dense.c. */
+int ec_csr_made_dense(int kind);
+
+/* The share of the weights that is stored. */
+static inline double ec_csr_density(int64_t n, int64_t k, const ec_csr *w)
+{
+    return ((double)w->indptr[n] + 1) / ((double)n * (double)k);
+}
+
 /* The index of an entry. */
 static inline int64_t ec_csr_input(const ec_csr *w, int64_t e) { return w->short_indices ? w->short_indices[e] : w->indices[e]; }
 
